@@ -1,0 +1,1 @@
+//! The HTTP edges: they convert and call the server.

@@ -1,0 +1,1 @@
+//! Paired measurements against named baselines.

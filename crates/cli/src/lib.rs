@@ -1,0 +1,1 @@
+//! The tenantry command: server, demo and clients of the admin API.

@@ -1,0 +1,1 @@
+//! ONNX Runtime behind a small interface; runs only inside a worker.

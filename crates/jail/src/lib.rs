@@ -1,0 +1,1 @@
+//! Makes worker processes through a small single-threaded spawner.

@@ -1,0 +1,1 @@
+//! One machine's data plane: scheduler, inflight requests, workers.

@@ -1,0 +1,1 @@
+//! Desired state and observed state in, the next steps out.

@@ -1,0 +1,1 @@
+//! The service every edge calls; knows no HTTP.

@@ -1,0 +1,1 @@
+//! Durable truth: metadata in SQL, artefacts in an object store.

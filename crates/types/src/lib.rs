@@ -1,0 +1,27 @@
+//! The words of the house: identifiers, time, tensors and signatures, limits and error codes.
+//!
+//! Every other crate depends on this one and it depends on none of ours. Nothing here does IO, reads a clock or
+//! rolls dice: an identifier is made from a timestamp and random bytes that the caller brings.
+
+pub mod digest;
+pub mod domain;
+pub mod error;
+pub mod id;
+pub mod infer;
+pub mod limits;
+pub mod model;
+pub mod name;
+pub mod tensor;
+pub mod time;
+
+pub use digest::Digest;
+pub use domain::{DataOwner, TrustDomain};
+pub use error::{ErrorCode, ServiceError};
+pub use id::{
+    BatchId, DeploymentId, KeyId, ModelId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId, VersionId,
+    WorkerId,
+};
+pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
+pub use name::{ModelName, ModelRef, TenantName};
+pub use tensor::{DataType, Dim, Shape, Signature, SignatureError, TensorSpec};
+pub use time::MonotonicTime;

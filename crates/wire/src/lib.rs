@@ -1,0 +1,1 @@
+//! Frames, descriptors and shared memory between node and worker.

@@ -1,0 +1,1 @@
+//! The worker process: wire in, engine, wire out.

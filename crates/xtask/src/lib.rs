@@ -1,0 +1,1 @@
+//! Chores that need more than cargo: the runtime library, models, generated references.
