@@ -1,1 +1,44 @@
-//! One machine's data plane: scheduler, inflight requests, workers.
+//! One machine's data plane: the owner of the scheduler, the inflight requests, the workers and their supervision,
+//! and the measured usage.
+//!
+//! The path of a request through this crate, top to bottom:
+//!
+//! 1. [`Node::submit`] files the payload under a task id (`inflight`) and puts an event into the inbox.
+//! 2. `pump` (module `data_plane`) lets whoever holds the scheduler's lock run `poll` in place: no thread hop.
+//! 3. A `Dispatch` decision gathers the batch into the worker's input arena (the one copy) and rings its socket.
+//! 4. The worker's reader task takes the answer's frame, copies the outputs out once, checks them, tells the scheduler
+//!    the slot is free, and only then hands each request its slice.
+//!
+//! The node trusts nothing a worker says: see `gather` for the checks of outputs and `frames` for the protocol's.
+//! Desired state comes from outside: [`Node::observe`] reports, the reconciler decides, and nothing here starts, loads
+//! or stops a worker for serving by itself.
+//!
+//! INVARIANT: `parking_lot` locks are never held across an `await`, and the scheduler's lock only during `poll`.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod config;
+mod data_plane;
+mod frames;
+mod gather;
+mod health;
+mod observe;
+mod placement;
+mod readable;
+mod register;
+mod start;
+mod stderr;
+mod submission;
+mod supervisor;
+mod timer;
+mod worker;
+
+pub use config::NodeConfig;
+pub use data_plane::Node;
+pub use observe::{NodeStats, Quarantined, RuntimeInfo, VersionStatus, WorkerState, WorkerStats};
+pub use placement::VersionSpec;
+pub use register::{ProbeError, RegisterError, RegisterRequest, Registered};
+pub use start::StartError;
+pub use submission::{Answer, Reply, ServeError, Submission, Timing};
+pub use supervisor::{ModelFile, ModelFiles};

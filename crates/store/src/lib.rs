@@ -1,1 +1,40 @@
 //! Durable truth: metadata in SQL, artefacts in an object store.
+//!
+//! One [`Store`] owns one data folder and one database. The database is SQLite in that folder unless a Postgres URL is
+//! given; both run the same migrations and the same queries and pass the same suite (`tests/conformance.rs`).
+//!
+//! - **One writer at a time.** Every writing transaction begins by raising the store's revision, a single row. So writers
+//!   queue on both databases, revisions are commits in order, and a check made inside a transaction still holds when it
+//!   commits. Writes here are an administrator's, not a request's; queueing costs nobody anything.
+//! - **Readers see one moment.** [`Store::catalogue`] reads everything in one snapshot.
+//! - **`kill -9` at any moment** loses nothing acknowledged and shows nothing half. Rows change in transactions that reach
+//!   the disk before they are acknowledged. A file is written aside, synced, and renamed to its address, which is its
+//!   owner and digest; a row that names it is written only afterwards. What a kill leaves over is unreferenced and swept.
+//! - **No clock in the writes.** `now_ms` is an argument wherever a time is kept.
+#![forbid(unsafe_code)]
+
+mod artefacts;
+mod catalogue;
+mod check;
+mod database;
+mod deployments;
+mod error;
+mod keys;
+pub mod limits;
+mod models;
+mod open;
+mod records;
+mod rows;
+mod secret;
+mod sweep;
+mod tenants;
+mod versions;
+
+pub use artefacts::Upload;
+pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
+pub use open::{Store, StoreConfig};
+pub use records::{
+    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel, NewVersion,
+    Optimised, Role, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
+};
+pub use secret::KeySecret;

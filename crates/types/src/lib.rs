@@ -12,6 +12,8 @@ pub mod limits;
 pub mod model;
 pub mod name;
 pub mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 
 pub use digest::Digest;

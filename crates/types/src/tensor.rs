@@ -373,9 +373,7 @@ impl Signature {
             }
         }
         match self.inputs.iter().find(|spec| inputs.iter().all(|input| input.name != spec.name)) {
-            Some(spec) => {
-                Err(SignatureError::Missing { name: spec.name.clone(), expected: names(&self.inputs) })
-            }
+            Some(spec) => Err(SignatureError::Missing { name: spec.name.clone(), expected: names(&self.inputs) }),
             None => Ok(()),
         }
     }

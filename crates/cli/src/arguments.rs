@@ -1,0 +1,423 @@
+//! The command line, declared once: its help is generated from here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
+
+/// Where a server is looked for unless told otherwise.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
+
+/// One server that many tenants share to run inference on their own models and on shared ones.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenantry",
+    version,
+    propagate_version = true,
+    after_help = "Start here:\n  tenantry demo                       see it work, with two tenants and real models\n  \
+                  tenantry doctor                     check what this machine has\n  \
+                  tenantry serve                      run the server\n  \
+                  tenantry model push digits m.onnx   register a model"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command that talks to a server understands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The server to talk to.
+    #[arg(long, global = true, value_name = "URL", env = "TENANTRY_SERVER", default_value = DEFAULT_SERVER)]
+    pub(crate) server: String,
+    /// The API key to use.
+    #[arg(long, global = true, value_name = "KEY", env = "TENANTRY_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Print JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server.
+    #[command(after_help = "Examples:\n  tenantry serve\n  tenantry serve --config /etc/tenantry.toml\n  \
+                            tenantry config reference        every key of the configuration\n\n\
+                            The first start writes the first administrator's key into the data folder.")]
+    Serve(Serve),
+    /// Start a server with two tenants and real models, ask it real questions, and keep it running to play with.
+    #[command(after_help = "Examples:\n  tenantry demo\n  tenantry demo --once        stop after the answers")]
+    Demo(Demo),
+    /// Check what this machine has: the engine's library, workers, ports, folders, the database.
+    #[command(after_help = "Examples:\n  tenantry doctor\n  tenantry doctor --config /etc/tenantry.toml --json")]
+    Doctor(ConfigFile),
+    /// Show what a running server does (for the platform's administrators).
+    #[command(after_help = "Example:\n  tenantry status --key \"$PLATFORM_KEY\"")]
+    Status,
+    /// Create, list and remove tenants.
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Create, list and revoke API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Push, list, show and remove models; move aliases and deployments.
+    #[command(subcommand)]
+    Model(Model),
+    /// Ask a model.
+    #[command(after_help = "Examples:\n  tenantry infer digits --input 'x=[[0.5, 1, 2]]'\n  \
+                            tenantry infer digits --input x=@pixels.f32 --shape x=1,28,28 --output label\n  \
+                            tenantry infer platform/file-type --request request.json --json\n  \
+                            echo '{\"inputs\":[...]}' | tenantry infer digits --request -\n\n\
+                            An input is NAME=JSON (numbers, nested as the shape is) or NAME=@FILE (the raw tensor:\n\
+                            little-endian, row-major; the shape comes from --shape or the file's size).")]
+    Infer(Infer),
+    /// The configuration's reference, and a check of a file.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// Which configuration applies.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration, in TOML. Without it every key has its default.
+    #[arg(long, value_name = "FILE", env = "TENANTRY_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogStyle {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Where durable state lives; overrides the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the API; overrides the configuration. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Address of /metrics; overrides the configuration. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_listen: Option<std::net::SocketAddr>,
+    /// Write the ready line to this file too, once requests are accepted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// How log lines look. Without it: as configured, or for people when standard error is a terminal.
+    #[arg(long, value_enum)]
+    pub(crate) log: Option<LogStyle>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// Stop after the answers instead of keeping the server running.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The folder with the fetched models; without it `.cache/models`, here or in a parent folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+    /// Also ask what type these files are.
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Also judge this picture (PNG or JPEG).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) picture: Option<PathBuf>,
+    /// Also look for speech in this sound (WAV, 16 kHz, mono).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sound: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Create a tenant.
+    #[command(after_help = "Example:\n  tenantry tenant create acme")]
+    Create {
+        /// Its name.
+        name: TenantName,
+    },
+    /// List tenants.
+    #[command(visible_alias = "ls", after_help = "Example:\n  tenantry tenant list --json")]
+    List,
+    /// Remove a tenant with its keys, models and versions.
+    #[command(after_help = "Example:\n  tenantry tenant rm acme --yes")]
+    Rm {
+        /// Its name.
+        name: TenantName,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyRole {
+    /// Inference and reading metadata.
+    Invoker,
+    /// Everything inside its tenant.
+    Admin,
+    /// Everything, for every tenant; only in the operator's tenant.
+    PlatformAdmin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Create a key and show it, this once.
+    #[command(after_help = "Examples:\n  tenantry key create acme\n  \
+                            tenantry key create acme --role admin --label ci --expires 90d")]
+    Create {
+        /// The tenant it belongs to.
+        tenant: TenantName,
+        /// What it may do.
+        #[arg(long, value_enum, default_value = "invoker")]
+        role: KeyRole,
+        /// A few words to know it by.
+        #[arg(long, default_value = "")]
+        label: String,
+        /// How long it is valid, such as 12h or 90d; without it until it is revoked.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires: Option<Duration>,
+    },
+    /// List a tenant's keys, without their secrets.
+    #[command(visible_alias = "ls", after_help = "Example:\n  tenantry key list acme")]
+    List {
+        /// The tenant.
+        tenant: TenantName,
+    },
+    /// Revoke a key, effective at once.
+    #[command(after_help = "Example:\n  tenantry key revoke acme key_0193…")]
+    Revoke {
+        /// The tenant.
+        tenant: TenantName,
+        /// The key's id, as listed.
+        key: KeyId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Upload a file and register it as the next version of a model.
+    #[command(after_help = "Examples:\n  tenantry model push digits model.onnx\n  \
+                            tenantry model push acme/digits model.tar.gz --tag team=vision --quality accuracy=0.981\n  \
+                            tenantry model push digits model.onnx --no-deploy --max-batch 8\n\n\
+                            FILE is an ONNX model, or a .tar or .tar.gz with one and its external data.")]
+    Push(Box<Push>),
+    /// List models.
+    #[command(visible_alias = "ls", after_help = "Examples:\n  tenantry model list\n  \
+                            tenantry model list --tenant acme --search vision --tag team=vision")]
+    List {
+        /// Whose models; without it the key's own tenant's.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+        /// A piece of the name, the description or the framework.
+        #[arg(long)]
+        search: Option<String>,
+        /// A pair among the tags.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        tag: Option<(String, String)>,
+    },
+    /// Show a model and its versions: state, signature, what registration measured.
+    #[command(after_help = "Example:\n  tenantry model show acme/digits")]
+    Show {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+    },
+    /// Remove a model with all its versions, or one version.
+    #[command(after_help = "Examples:\n  tenantry model rm digits --version 3\n  tenantry model rm digits --yes")]
+    Rm {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+        /// Only this version.
+        #[arg(long)]
+        version: Option<u32>,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Point an alias to a version, or remove it.
+    #[command(after_help = "Examples:\n  tenantry model alias digits stable 3\n  tenantry model alias digits stable --remove")]
+    Alias {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+        /// The alias.
+        alias: ModelName,
+        /// The version's number.
+        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        version: Option<u32>,
+        /// Remove the alias.
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Send all traffic of a model to a version; set how many copies are kept loaded.
+    #[command(after_help = "Examples:\n  tenantry model deploy digits 4\n  \
+                            tenantry model deploy digits --min-replicas 1 --max-replicas 2")]
+    Deploy {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+        /// The version's number; without it the deployed one stays.
+        version: Option<u32>,
+        /// Copies kept loaded without traffic.
+        #[arg(long)]
+        min_replicas: Option<u32>,
+        /// The most copies per trust domain.
+        #[arg(long)]
+        max_replicas: Option<u32>,
+        /// How long a copy above the minimum may idle, such as 5m.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        idle_after: Option<Duration>,
+    },
+    /// Let every tenant use a model, or only its owner again.
+    #[command(after_help = "Examples:\n  tenantry model share file-type\n  tenantry model share file-type --nobody")]
+    Share {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+        /// Nobody but the owner.
+        #[arg(long)]
+        nobody: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The model: `name`, or `owner/name`. It is created when it does not exist.
+    pub(crate) model: ModelRef,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// A few words about this version.
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// What the model was made with.
+    #[arg(long)]
+    pub(crate) framework: Option<String>,
+    /// A pair to find it by; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) tag: Vec<(String, String)>,
+    /// A figure of quality, such as accuracy=0.98; may be given several times.
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = figure)]
+    pub(crate) quality: Vec<(String, f64)>,
+    /// Something the model needs besides itself; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dependency: Vec<String>,
+    /// Register only: traffic stays where it is.
+    #[arg(long)]
+    pub(crate) no_deploy: bool,
+    /// Let every tenant use the model.
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// The most rows of one batch; without it the best that registration measures.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) max_batch: Option<u32>,
+    /// How long a batch may wait to fill, milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) max_batch_delay_ms: Option<u32>,
+    /// The longest one run may take, milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) max_run_ms: Option<u32>,
+    /// Threads of one run; without it the best that registration measures.
+    #[arg(long)]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Infer {
+    /// The model: `name`, or `owner/name`.
+    pub(crate) model: ModelRef,
+    /// A version's number or an alias; without it the deployed version.
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// An input: NAME=JSON or NAME=@FILE; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "request", required_unless_present = "request")]
+    pub(crate) input: Vec<(String, String)>,
+    /// The shape of an input from a file; may be given several times.
+    #[arg(long, value_name = "NAME=1,2,3", value_parser = shape)]
+    pub(crate) shape: Vec<(String, Vec<u64>)>,
+    /// A whole request of the Open Inference Protocol, in JSON; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: Option<PathBuf>,
+    /// Only this output; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Vec<String>,
+    /// How long to wait for the answer, such as 500ms.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print the reference of every key.
+    #[command(after_help = "Example:\n  tenantry config reference > docs/configuration.md")]
+    Reference,
+    /// Check a file without starting anything.
+    #[command(after_help = "Example:\n  tenantry config check /etc/tenantry.toml")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+fn figure(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = pair(text)?;
+    let value: f64 = value.parse().map_err(|_| "expected NAME=NUMBER".to_owned())?;
+    if value.is_finite() { Ok((name, value)) } else { Err("the number must be finite".to_owned()) }
+}
+
+fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
+    let (name, value) = pair(text)?;
+    let extents: Result<Vec<u64>, _> =
+        value.split(',').filter(|extent| !extent.is_empty()).map(|extent| extent.trim().parse()).collect();
+    Ok((name, extents.map_err(|_| "expected NAME=1,2,3".to_owned())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        Arguments::command().debug_assert();
+        fn check(command: &clap::Command) {
+            let has_subcommands = command.get_subcommands().next().is_some();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(has_subcommands || help.contains("Example"), "`{}` has no example", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
+    #[test]
+    fn values_with_a_name_are_read() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(pair("=b").is_err() && pair("ab").is_err());
+        assert_eq!(shape("x=1, 28,28"), Ok(("x".to_owned(), vec![1, 28, 28])));
+        assert_eq!(shape("x="), Ok(("x".to_owned(), vec![])));
+        assert!(shape("x=-1").is_err());
+        assert!(figure("a=nan").is_err());
+        assert_eq!(figure("a=0.5"), Ok(("a".to_owned(), 0.5)));
+    }
+
+    #[test]
+    fn an_inference_needs_inputs_or_a_request() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("tenantry infer m").is_err());
+        assert!(parse("tenantry infer m --input x=[1] --request f").is_err());
+        assert!(parse("tenantry infer acme/m --input x=[1] --server http://h:1 --json").is_ok());
+    }
+}

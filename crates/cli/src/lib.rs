@@ -1,1 +1,0 @@
-//! The tenantry command: server, demo and clients of the admin API.

@@ -1,0 +1,118 @@
+//! What happens between fork and exec, in the child: the place where the isolation grows.
+//!
+//! After a fork only async-signal-safe things are allowed: raw system calls on values prepared before. No allocation,
+//! no lock, no panic.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::thread::CpuSet;
+
+use crate::message::WorkerSpec;
+
+/// A descriptor and the number the child is to find it at. No descriptor of the parent that matters in the child may
+/// have that number: neither another one to inherit nor the pipe through which `Command` hears of a failed exec.
+#[derive(Clone, Copy)]
+pub(crate) struct Inherit {
+    pub(crate) fd: RawFd,
+    pub(crate) number: RawFd,
+}
+
+impl Inherit {
+    /// `fd` under its own number.
+    pub(crate) fn in_place(fd: RawFd) -> Self {
+        Self { fd, number: fd }
+    }
+}
+
+/// Limits set in the child, computed before the fork.
+#[derive(Default)]
+pub(crate) struct Limits {
+    cpus: Option<CpuSet>,
+    nice: i32,
+    address_space_bytes: Option<u64>,
+    file_bytes: Option<u64>,
+}
+
+impl Limits {
+    pub(crate) fn of(spec: &WorkerSpec) -> io::Result<Self> {
+        let mut cpus = CpuSet::new();
+        for cpu in &spec.cpus {
+            if *cpu >= CpuSet::MAX_CPU {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no processor {cpu}")));
+            }
+            cpus.set(*cpu);
+        }
+        Ok(Self {
+            cpus: (!spec.cpus.is_empty()).then_some(cpus),
+            nice: i32::from(spec.nice),
+            address_space_bytes: spec.address_space_bytes,
+            file_bytes: spec.file_bytes,
+        })
+    }
+}
+
+/// Arranges that the child of `command` dies with this process, has a session of its own, no descriptors but the
+/// standard three and `inherit`, and the limits. `parent` is this process.
+pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], limits: Limits) {
+    let inherit = inherit.to_vec();
+    let steps = move || -> io::Result<()> {
+        // Its own session: a Ctrl-C at the server's terminal is the server's to handle, and the kernel's autogrouping
+        // then shares processors by worker, not by thread.
+        rustix::process::setsid()?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the line above; then nobody would send the signal.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // A core dump would write tenants' data to the disk.
+        lower(Resource::Core, 0)?;
+        if let Some(bytes) = limits.address_space_bytes {
+            lower(Resource::As, bytes)?;
+        }
+        if let Some(bytes) = limits.file_bytes {
+            lower(Resource::Fsize, bytes)?;
+        }
+        if let Some(cpus) = &limits.cpus {
+            rustix::thread::sched_setaffinity(None, cpus)?;
+        }
+        if limits.nice != 0 {
+            rustix::process::nice(limits.nice)?;
+        }
+        // Everything else this process happens to hold is closed by exec. First, because `dup2` below clears the mark
+        // of what is to stay.
+        close_on_exec_from(FIRST_FREE_FD)?;
+        for Inherit { fd, number } in &inherit {
+            // SAFETY: both calls take integers only. `fd` is open (its owner lives in the parent's frame until the child
+            // has exec'ed), and `number` is a descriptor of this child that no Rust value of it will use.
+            let result =
+                unsafe { if fd == number { libc::fcntl(*fd, libc::F_SETFD, 0) } else { libc::dup2(*fd, *number) } };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: `steps` only makes system calls on values captured above; it neither allocates nor locks (an `io::Error`
+    // from an errno or a kind holds no heap memory).
+    unsafe { command.pre_exec(steps) };
+}
+
+/// The first descriptor after the standard three.
+const FIRST_FREE_FD: libc::c_uint = 3;
+
+/// Sets a limit, at most to what the hard limit allows.
+fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
+    let hard = rustix::process::getrlimit(resource).maximum;
+    let limit = hard.map_or(wanted, |hard| hard.min(wanted));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?)
+}
+
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: `close_range` takes three integers; with this flag it closes nothing now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,46 @@
+//! What server and spawner say to each other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How a worker is to be started. Room for the isolation to come: root, identity, namespaces, filters, cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSpec {
+    /// The engine's library, which the worker loads before it reads a tenant's byte.
+    pub runtime_library: PathBuf,
+    /// The processors it may run on; empty: the server's own.
+    pub cpus: Vec<usize>,
+    /// Added to the nice value.
+    pub nice: i8,
+    /// The most address space, bytes; `None`: unlimited. Beyond it an allocation fails instead of the machine.
+    pub address_space_bytes: Option<u64>,
+    /// The largest file it may write, bytes; `None`: unlimited. The optimised form is one.
+    pub file_bytes: Option<u64>,
+}
+
+/// The most processors a spec may name.
+pub(crate) const MAX_CPUS: usize = 1024;
+
+/// The first frame on the control socket says that the binary is the right one.
+pub(crate) const GREETING: u32 = 0x7e4a_0001;
+
+/// From the server. Descriptors: the worker's channel and its stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SpawnRequest {
+    pub(crate) serial: u64,
+    pub(crate) spec: WorkerSpec,
+}
+
+/// From the spawner. Descriptor of a success: the pidfd.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Once, at the start.
+    Greeting(u32),
+    Spawned {
+        pid: i32,
+    },
+    Refused {
+        reason: String,
+    },
+}

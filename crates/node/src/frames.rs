@@ -1,0 +1,277 @@
+//! What a worker's frames mean, and what they may not say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tenantry_sched::Event;
+use tenantry_types::error::sanitise;
+use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
+use tenantry_types::{MonotonicTime, ReplicaId, TaskId, Tensor};
+use tenantry_wire::{FailureKind, FromWorker, PROTOCOL, TensorDescriptor};
+
+use crate::data_plane::Node;
+use crate::gather::{self, Division};
+use crate::observe::RuntimeInfo;
+use crate::register::{RegisterError, Registered};
+use crate::submission::{Answer, ServeError, Timing};
+use crate::worker::{ArenaError, Exec, Request, Running, Work, Worker};
+
+/// A worker said something the protocol does not allow. The text is the node's, never the worker's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ProtocolViolation(String);
+
+impl ProtocolViolation {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<gather::Violation> for ProtocolViolation {
+    fn from(violation: gather::Violation) -> Self {
+        Self(violation.to_string())
+    }
+}
+
+impl Node {
+    /// Takes one frame of a worker. An error means the worker must die.
+    pub(crate) fn take_frame(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        frame: FromWorker,
+    ) -> Result<(), ProtocolViolation> {
+        let now = self.now();
+        match frame {
+            FromWorker::Ready { protocol, runtime, cpu } => self.worker_said_ready(worker, protocol, runtime, cpu),
+            FromWorker::Finished { task, outputs, .. } => self.run_finished(worker, task, &outputs, now),
+            FromWorker::NeedOutput { task, bytes } => self.grow_output(worker, task, bytes),
+            FromWorker::Failed { task, kind, message } => self.task_failed(worker, task, kind, &message, now),
+            FromWorker::Loaded { task, replica, load_ns: _, resident_bytes } => {
+                self.load_finished(worker, task, replica, resident_bytes, now)
+            }
+            FromWorker::Registered { task, registration, optimised_bytes } => {
+                let (running, register) = {
+                    let mut exec = worker.exec();
+                    match take_running(&mut exec, task, now)? {
+                        Running { work: Work::Register(register), batch, started, .. } => ((batch, started), register),
+                        other => {
+                            exec.running = Some(other);
+                            return Err(ProtocolViolation::new("it answered a request with a registration"));
+                        }
+                    }
+                };
+                let device_time = self.batch_done(running.0, running.1, now);
+                let limit = register.optimised.metadata().map_or(0, |metadata| metadata.len());
+                let outcome = if optimised_bytes > limit {
+                    Err(RegisterError::Ended("the worker broke its protocol".to_owned()))
+                } else {
+                    Ok(Registered {
+                        registration: *registration,
+                        optimised: register.optimised,
+                        optimised_bytes,
+                        device_time,
+                    })
+                };
+                let _ = register.reply.send(outcome);
+                self.pump();
+                Ok(())
+            }
+        }
+    }
+
+    fn worker_said_ready(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        protocol: u32,
+        runtime: String,
+        cpu: String,
+    ) -> Result<(), ProtocolViolation> {
+        if protocol != PROTOCOL {
+            return Err(ProtocolViolation::new(format!(
+                "it speaks protocol {protocol}; this server speaks {PROTOCOL}"
+            )));
+        }
+        if !self.fleet.lock().mark_ready(worker.id) {
+            return Err(ProtocolViolation::new("it said it was ready a second time"));
+        }
+        // A label in keys and metrics: the alphabet is ours, whatever the worker says.
+        let plain = |text: &str| -> String {
+            text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_')).take(64).collect()
+        };
+        let info = RuntimeInfo { version: plain(&runtime), cpu: plain(&cpu) };
+        self.runtime.lock().get_or_insert(info);
+        self.push(Event::WorkerUp { worker: worker.id });
+        self.pump();
+        self.changed();
+        Ok(())
+    }
+
+    fn run_finished(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        task: TaskId,
+        outputs: &[TensorDescriptor],
+        now: MonotonicTime,
+    ) -> Result<(), ProtocolViolation> {
+        let mut exec = worker.exec();
+        let tensors = match &exec.running {
+            Some(Running { task: known, work: Work::Infer { placement, members, wanted }, .. }) if *known == task => {
+                let rows: SmallVec<[u64; 8]> = members.iter().map(Request::rows).collect();
+                let joint = (members.len() > 1).then(|| rows.iter().sum());
+                let division = gather::check_outputs(&placement.spec.signature, wanted, outputs, joint)?;
+                let rows = if division == Division::ByRows { rows.as_slice() } else { &[] };
+                let arena = exec.output().ok_or_else(|| ProtocolViolation::new("it has no output arena"))?;
+                let mut per_output = Vec::with_capacity(outputs.len());
+                for output in outputs {
+                    let name = placement.spec.signature.outputs.get(usize::from(output.index));
+                    let name = name.map_or("", |spec| spec.name.as_str());
+                    let data = arena
+                        .copy_out(output.offset, output.bytes)
+                        .map_err(|_| ProtocolViolation::new("an output lies outside its memory"))?;
+                    per_output.push(gather::divide(name, output, Bytes::from(data), rows)?.into_iter());
+                }
+                per_output
+            }
+            _ => return Err(ProtocolViolation::new("it finished a task it was not given")),
+        };
+        let running = exec.end(now);
+        drop(exec);
+        let Some(Running { batch, started, work: Work::Infer { members, .. }, .. }) = running else {
+            return Err(ProtocolViolation::new("it finished a task it was not given"));
+        };
+        // The worker is free and its arena empty: the next batch goes first, the answers after it.
+        let batch_time = self.batch_done(batch, started, now);
+        self.pump();
+        self.answer(members, tensors, started, batch_time, now);
+        Ok(())
+    }
+
+    /// Hands each member its slice and its share of the slot time.
+    fn answer(
+        &self,
+        members: Vec<Request>,
+        mut per_output: Vec<std::vec::IntoIter<Tensor>>,
+        started: MonotonicTime,
+        batch_time: Duration,
+        now: MonotonicTime,
+    ) {
+        let rows: SmallVec<[u64; 8]> = members.iter().map(Request::rows).collect();
+        let batch_ns = u64::try_from(batch_time.as_nanos()).unwrap_or(u64::MAX);
+        let shares = gather::shares(batch_ns, &rows);
+        let batch_rows = u32::try_from(rows.iter().sum::<u64>()).unwrap_or(u32::MAX);
+        for (member, share) in members.into_iter().zip(shares) {
+            let timing = Timing {
+                queue_wait: started.saturating_since(member.submitted),
+                device_time: Duration::from_nanos(share),
+                batch_time,
+                batch_rows,
+            };
+            let outputs = per_output.iter_mut().filter_map(Iterator::next).collect();
+            member.answer(Ok(Answer { outputs, timing }), now);
+        }
+        self.quiet.notify_waiters();
+    }
+
+    fn grow_output(&self, worker: &Worker, task: TaskId, bytes: u64) -> Result<(), ProtocolViolation> {
+        let mut exec = worker.exec();
+        let known = exec.running.as_ref().is_some_and(|running| running.task == task);
+        if !known || bytes <= exec.output_capacity() {
+            return Err(ProtocolViolation::new("it asked for memory it does not need"));
+        }
+        let input_bytes = exec.input_capacity();
+        exec.ensure_arenas(worker, input_bytes, bytes, self.config.max_arena_bytes).map_err(|error| match error {
+            ArenaError::TooLarge { needed, limit } => {
+                ProtocolViolation::new(format!("its outputs take {needed} bytes; the limit is {limit}"))
+            }
+            other => ProtocolViolation::new(other.to_string()),
+        })
+    }
+
+    fn task_failed(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        task: TaskId,
+        kind: FailureKind,
+        message: &str,
+        now: MonotonicTime,
+    ) -> Result<(), ProtocolViolation> {
+        let message = sanitise(message, MAX_ENGINE_MESSAGE_CHARS);
+        let Running { batch, started, work, .. } = take_running(&mut worker.exec(), task, now)?;
+        self.batch_done(batch, started, now);
+        match work {
+            // One bad input must not fail its batch mates: each runs again, alone.
+            Work::Infer { members, .. } if members.len() > 1 => self.requeue(members, true),
+            Work::Infer { members, .. } => {
+                for member in members {
+                    let error = match kind {
+                        FailureKind::Input => ServeError::InvalidInput(message.clone()),
+                        FailureKind::Model | FailureKind::Resource => ServeError::ModelFailed(message.clone()),
+                    };
+                    member.answer(Err(error), now);
+                }
+                self.quiet.notify_waiters();
+            }
+            Work::Load(load) => {
+                tracing::warn!(model = %load.placement.spec.name, reason = %message, "a model failed to load");
+                self.load_failed(load.replica, &load.placement, message, now);
+            }
+            Work::Register(register) => {
+                let _ = register.reply.send(Err(RegisterError::Refused(message)));
+            }
+        }
+        self.pump();
+        Ok(())
+    }
+
+    fn load_finished(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        task: TaskId,
+        replica: ReplicaId,
+        resident_bytes: u64,
+        now: MonotonicTime,
+    ) -> Result<(), ProtocolViolation> {
+        let mut exec = worker.exec();
+        let Running { batch, started, work, .. } = take_running(&mut exec, task, now)?;
+        drop(exec);
+        let Work::Load(load) = work else {
+            return Err(ProtocolViolation::new("it answered a request with a load"));
+        };
+        if load.replica != replica {
+            return Err(ProtocolViolation::new("it loaded another replica than asked"));
+        }
+        let load_time = self.batch_done(batch, started, now);
+        if self.fleet.lock().replica_ready(replica, load_time, resident_bytes) {
+            tracing::info!(model = %load.placement.spec.name, %replica, worker = %worker.id, load_ms = load_time.as_millis() as u64, "model loaded");
+            self.push(Event::ReplicaUp { replica, placement: load.placement.id, worker: worker.id });
+        }
+        self.pump();
+        self.changed();
+        Ok(())
+    }
+
+    /// Frees the batch's slot; answers how long it was held.
+    pub(crate) fn batch_done(
+        &self,
+        batch: tenantry_types::BatchId,
+        started: MonotonicTime,
+        now: MonotonicTime,
+    ) -> Duration {
+        let used = now.saturating_since(started);
+        self.push(Event::Done { batch, used });
+        used
+    }
+}
+
+/// Ends what the worker runs, if it is this task.
+fn take_running(exec: &mut Exec, task: TaskId, now: MonotonicTime) -> Result<Running, ProtocolViolation> {
+    match exec.end(now) {
+        Some(running) if running.task == task => Ok(running),
+        other => {
+            exec.running = other;
+            Err(ProtocolViolation::new("it answered a task it was not given"))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What the node reports about itself: to the reconciler, to metrics and to operators.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_plan::{
+    Observed, ObservedDemand, ObservedReplica, ObservedWorker, Quarantine, ReplicaState, WorkerState as PlanWorkerState,
+};
+use tenantry_types::{TrustDomain, VersionId, WorkerId};
+use tokio::sync::watch;
+
+use crate::data_plane::Node;
+use crate::supervisor::Stage;
+use crate::worker::Purpose;
+
+/// The engine library in use and this machine's features: part of an optimised form's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// The library's version.
+    pub version: String,
+    /// The processor's features as the worker names them.
+    pub cpu: String,
+}
+
+/// A version's state on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VersionStatus {
+    /// Replicas that serve.
+    pub replicas_ready: u32,
+    /// Replicas being loaded.
+    pub replicas_loading: u32,
+    /// The quarantine in force.
+    pub quarantined: Option<Quarantined>,
+    /// What went wrong last.
+    pub last_failure: Option<String>,
+    /// Deaths on record.
+    pub deaths: u32,
+    /// The slowest load among its replicas.
+    pub load_time: Option<Duration>,
+    /// The largest growth of a worker's memory by it, bytes, as the worker measured.
+    pub resident_bytes: Option<u64>,
+}
+
+/// A quarantine in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Why.
+    pub reason: String,
+    /// How long it still lasts.
+    pub remaining: Duration,
+}
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Its process is coming up.
+    Starting,
+    /// It takes work.
+    Ready,
+    /// It was told to end.
+    Stopping,
+}
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its trust domain.
+    pub domain: TrustDomain,
+    /// Its process, once there is one.
+    pub pid: Option<i32>,
+    /// Where it is in its life.
+    pub state: WorkerState,
+    /// Replicas in it.
+    pub replicas: u32,
+    /// Whether something runs in it now.
+    pub busy: bool,
+    /// True for a worker that exists for one registration.
+    pub registration: bool,
+}
+
+/// The node in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeStats {
+    /// Slots configured.
+    pub slots: u16,
+    /// Tasks waiting.
+    pub queued_tasks: u64,
+    /// Bytes of tensor data waiting.
+    pub queued_bytes: u64,
+    /// Batches running.
+    pub running_batches: u64,
+    /// Workers that died since the start, but for those that were stopped.
+    pub worker_deaths: u64,
+    /// All workers.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl Node {
+    /// The observed state, as `plan` takes it. Registration workers are not in it.
+    pub fn observe(&self) -> Observed {
+        let demand = self.with_scheduler(tenantry_sched::Scheduler::demand);
+        let now = self.now();
+        let fleet = self.fleet.lock();
+        let workers = fleet.workers.iter().filter(|(_, record)| record.worker.purpose == Purpose::Serving);
+        let workers = workers
+            .map(|(id, record)| ObservedWorker {
+                id: *id,
+                domain: record.worker.domain,
+                state: match record.state {
+                    Stage::Coming => PlanWorkerState::Starting,
+                    Stage::Ready => PlanWorkerState::Ready,
+                    Stage::Going => PlanWorkerState::Stopping,
+                },
+                idle_since: record.empty_since,
+            })
+            .collect();
+        let replicas = fleet
+            .replicas
+            .iter()
+            .map(|(id, record)| ObservedReplica {
+                id: *id,
+                version: record.placement.spec.version,
+                domain: record.placement.domain,
+                worker: record.worker,
+                state: match record.state {
+                    Stage::Coming => ReplicaState::Loading,
+                    Stage::Ready => ReplicaState::Ready,
+                    Stage::Going => ReplicaState::Unloading,
+                },
+                idle_since: record.placement.counters.idle_since(),
+            })
+            .collect();
+        let quarantined = fleet
+            .all_health()
+            .filter_map(|(version, health)| {
+                health.quarantined(now).map(|in_force| Quarantine { version, until: in_force.until })
+            })
+            .collect();
+        drop(fleet);
+        let demand = demand
+            .into_iter()
+            .filter_map(|demand| {
+                let placement = self.placements.get(demand.placement)?;
+                Some(ObservedDemand {
+                    version: placement.spec.version,
+                    domain: placement.domain,
+                    waiting: demand.waiting,
+                })
+            })
+            .collect();
+        Observed { workers, replicas, demand, quarantined }
+    }
+
+    /// Bumped whenever [`Node::observe`] would answer differently in a way that matters to a plan.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The runtime, once a worker has told.
+    pub fn runtime(&self) -> Option<RuntimeInfo> {
+        self.runtime.lock().clone()
+    }
+
+    /// A version's state on this node.
+    pub fn status_of(&self, version: VersionId) -> VersionStatus {
+        let now = self.now();
+        let fleet = self.fleet.lock();
+        let mut status = VersionStatus::default();
+        for record in fleet.replicas.values().filter(|record| record.placement.spec.version == version) {
+            match record.state {
+                Stage::Ready => status.replicas_ready += 1,
+                Stage::Coming => status.replicas_loading += 1,
+                Stage::Going => {}
+            }
+            status.load_time = status.load_time.max(record.load_time);
+            if record.state == Stage::Ready {
+                status.resident_bytes = status.resident_bytes.max(Some(record.resident_bytes));
+            }
+        }
+        if let Some(health) = fleet.health(version) {
+            status.deaths = health.deaths();
+            status.last_failure = health.last_failure(now).map(str::to_owned);
+            status.quarantined = health.quarantined(now).map(|in_force| Quarantined {
+                reason: in_force.reason,
+                remaining: in_force.until.saturating_since(now),
+            });
+        }
+        status
+    }
+
+    /// The node in numbers.
+    pub fn stats(&self) -> NodeStats {
+        let scheduler = self.with_scheduler(tenantry_sched::Scheduler::stats);
+        let fleet = self.fleet.lock();
+        let mut replicas = std::collections::HashMap::<WorkerId, u32>::new();
+        for record in fleet.replicas.values() {
+            *replicas.entry(record.worker).or_default() += 1;
+        }
+        let mut workers: Vec<(WorkerStats, Arc<crate::worker::Worker>)> = fleet
+            .workers
+            .iter()
+            .map(|(id, record)| {
+                let stats = WorkerStats {
+                    worker: *id,
+                    domain: record.worker.domain,
+                    pid: record.worker.pid(),
+                    state: match record.state {
+                        Stage::Coming => WorkerState::Starting,
+                        Stage::Ready => WorkerState::Ready,
+                        Stage::Going => WorkerState::Stopping,
+                    },
+                    replicas: replicas.get(id).copied().unwrap_or(0),
+                    busy: false,
+                    registration: record.worker.purpose == Purpose::Registration,
+                };
+                (stats, Arc::clone(&record.worker))
+            })
+            .collect();
+        let worker_deaths = fleet.deaths;
+        drop(fleet);
+        workers.sort_by_key(|(stats, _)| stats.worker);
+        let busy = |(stats, worker): (WorkerStats, Arc<crate::worker::Worker>)| WorkerStats {
+            busy: worker.exec().running.is_some(),
+            ..stats
+        };
+        NodeStats {
+            slots: self.config.slots,
+            queued_tasks: scheduler.queued_tasks as u64,
+            queued_bytes: scheduler.queued_bytes,
+            running_batches: scheduler.running_batches as u64,
+            worker_deaths,
+            workers: workers.into_iter().map(busy).collect(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Registration: a model file is loaded, optimised and measured for the first time, in a worker of its own.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_sched::{Place, Task, TaskKind};
+use tenantry_types::model::{Registration, VersionSettings};
+use tenantry_types::{DataOwner, TaskId, TenantId, TrustDomain, WorkerId};
+use tokio::sync::oneshot;
+
+use crate::data_plane::{Entry, Node};
+use crate::observe::RuntimeInfo;
+use crate::supervisor::{ModelFile, Stage};
+use crate::worker::{Purpose, Register};
+
+/// A version to be looked at for the first time.
+#[derive(Debug)]
+pub struct RegisterRequest {
+    /// Whose file it is.
+    pub owner: TenantId,
+    /// The model first, then its external data.
+    pub files: Vec<ModelFile>,
+    /// The owner's wishes.
+    pub settings: VersionSettings,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Registered {
+    /// Signature, metadata and measurements: the worker's claims.
+    pub registration: Registration,
+    /// The optimised form, in memory; read it from position 0.
+    pub optimised: File,
+    /// Its length.
+    pub optimised_bytes: u64,
+    /// Slot time the registration took.
+    pub device_time: Duration,
+}
+
+/// Why there is no registration. Texts are sanitised.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// The engine refused the file: its owner's fault.
+    #[error("{0}")]
+    Refused(String),
+    /// The worker died or hung over it: the file's fault as far as anybody can tell.
+    #[error("{0}")]
+    Ended(String),
+    /// The node could not run it now; nothing is wrong with the file.
+    #[error("the server cannot register a model now; try again")]
+    Busy,
+}
+
+/// Why the runtime could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The worker did not come up; the log and `tenantry doctor` say why.
+    #[error("no worker could be started; run `tenantry doctor` to see why")]
+    NoWorker,
+}
+
+/// Ends a worker of a single purpose when its user is done or gone.
+struct Stop<'a> {
+    node: &'a Arc<Node>,
+    worker: WorkerId,
+}
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.node.stop_worker(self.worker);
+    }
+}
+
+impl Node {
+    /// Registers a version: load under a deadline that ends in SIGKILL, optimise, warm up, measure.
+    ///
+    /// # Errors
+    /// [`RegisterError`]; only `Busy` is worth another try.
+    pub async fn register(self: &Arc<Self>, request: RegisterRequest) -> Result<Registered, RegisterError> {
+        let domain = TrustDomain { model_owner: request.owner, data_owner: DataOwner::Tenant(request.owner) };
+        let stop = self.single_purpose_worker(domain).await.ok_or(RegisterError::Busy)?;
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+        let optimised = rustix::fs::memfd_create("optimised", flags).map_err(|error| {
+            tracing::error!(%error, "no memory file for an optimised form");
+            RegisterError::Busy
+        })?;
+        let (reply, receiver) = oneshot::channel();
+        let register =
+            Register { files: request.files, settings: request.settings, optimised: File::from(optimised), reply };
+        let task = Task {
+            id: TaskId(self.next_id()),
+            tenant: request.owner,
+            deployment: None,
+            place: Place::Worker(stop.worker),
+            rows: 1,
+            shape: 0,
+            bytes: 0,
+            cost: Duration::from_secs(1),
+            run_limit: self.config.register_limit,
+            deadline: None,
+            kind: TaskKind::Register,
+        };
+        self.enqueue(task, Entry::Register(Box::new(register)));
+        receiver.await.unwrap_or(Err(RegisterError::Busy))
+    }
+
+    /// The runtime's version and this machine's features, from the first worker that told; starts one if none did.
+    ///
+    /// # Errors
+    /// [`ProbeError`] if no worker comes up.
+    pub async fn probe(self: &Arc<Self>) -> Result<RuntimeInfo, ProbeError> {
+        if let Some(info) = self.runtime() {
+            return Ok(info);
+        }
+        let nobody = TenantId::from_parts(0, [0; 10]);
+        let domain = TrustDomain { model_owner: nobody, data_owner: DataOwner::Tenant(nobody) };
+        let stop = self.single_purpose_worker(domain).await;
+        drop(stop);
+        self.runtime().ok_or(ProbeError::NoWorker)
+    }
+
+    /// Starts a worker outside the reconciler's view and waits until it is ready.
+    async fn single_purpose_worker(self: &Arc<Self>, domain: TrustDomain) -> Option<Stop<'_>> {
+        let mut changes = self.changes.subscribe();
+        let worker = self.new_worker(domain, Purpose::Registration);
+        let stop = Stop { node: self, worker: worker.id };
+        tokio::spawn(Arc::clone(self).run_worker(worker));
+        loop {
+            changes.mark_unchanged();
+            let state = self.fleet.lock().workers.get(&stop.worker).map(|record| record.state);
+            match state {
+                Some(Stage::Ready) => return Some(stop),
+                Some(Stage::Coming) => changes.changed().await.ok()?,
+                Some(Stage::Going) | None => return None,
+            }
+        }
+    }
+}

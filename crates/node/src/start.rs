@@ -1,0 +1,185 @@
+//! Starting and draining a node, and the three tasks that live as long as it does.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tenantry_jail::{Exits, Spawner};
+use tenantry_sched::Event;
+use tenantry_types::SlotId;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::config::NodeConfig;
+use crate::data_plane::{Entry, Node};
+use crate::readable::watch;
+use crate::worker::{Kill, Work};
+
+/// How often idle workers' arenas are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How long after a spawner that could not be replaced the next try comes.
+const SPAWNER_RETRY: Duration = Duration::from_secs(1);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spawner's socket cannot be watched; probably there is no runtime here.
+    #[error("the spawner's socket cannot be watched: {0}")]
+    Watch(#[source] io::Error),
+}
+
+struct ExitsFd(Exits);
+
+impl AsRawFd for ExitsFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Node {
+    /// Starts a node on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when there is no runtime to watch the spawner with.
+    pub fn start(config: NodeConfig, spawner: Spawner, exits: Exits) -> Result<Arc<Self>, StartError> {
+        let exits = watch_exits(exits)?;
+        let slots = config.slots;
+        let node = Arc::new(Self::new(config, spawner));
+        for slot in 0..slots.max(1) {
+            node.push(Event::SlotUp { slot: SlotId(u64::from(slot)) });
+        }
+        node.pump();
+        tokio::spawn(Arc::clone(&node).keep_time());
+        tokio::spawn(Arc::clone(&node).keep_house());
+        tokio::spawn(Arc::clone(&node).relay_exits(exits));
+        Ok(node)
+    }
+
+    /// Polls the scheduler when it asked for it.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let target = self.clock.instant(self.timer.target());
+            tokio::select! {
+                () = tokio::time::sleep_until(target) => {
+                    self.timer.fire();
+                    // A poll without events still expires, aborts and releases waiting batches.
+                    self.pump();
+                }
+                () = self.timer.moved() => {}
+            }
+        }
+    }
+
+    async fn keep_house(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(HOUSEKEEPING);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let now = self.now();
+            let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+            for worker in workers {
+                worker.exec().shrink_if_idle(&worker, now);
+            }
+        }
+    }
+
+    /// Takes exits as the spawner relays them. When the spawner itself dies, its workers die with it, and another one
+    /// takes its place.
+    async fn relay_exits(self: Arc<Self>, mut exits: AsyncFd<ExitsFd>) {
+        let keeper = keep_spawner(self.config.worker_binary.clone());
+        loop {
+            if let Ok(mut guard) = exits.readable().await {
+                match exits.get_ref().0.next() {
+                    Ok(Some(exit)) => {
+                        self.worker_ended(&exit);
+                        continue;
+                    }
+                    Ok(None) => {
+                        guard.clear_ready();
+                        continue;
+                    }
+                    Err(error) => tracing::error!(%error, "the spawner is gone; its workers died with it"),
+                }
+            }
+            exits = self.replace_spawner(&keeper).await;
+            self.all_workers_ended();
+        }
+    }
+
+    async fn replace_spawner(self: &Arc<Self>, keeper: &mpsc::Sender<Order>) -> AsyncFd<ExitsFd> {
+        loop {
+            let (order, made) = oneshot::channel();
+            let answer = if keeper.send(order).is_ok() { made.await.ok() } else { None };
+            match answer {
+                Some(Ok((spawner, exits))) => match watch_exits(exits) {
+                    Ok(exits) => {
+                        *self.spawner.write() = Arc::new(spawner);
+                        tracing::info!("a new spawner runs");
+                        return exits;
+                    }
+                    Err(error) => tracing::error!(%error, "the new spawner cannot be watched"),
+                },
+                Some(Err(error)) => tracing::error!(%error, "the spawner cannot be replaced; trying again"),
+                None => tracing::error!("the thread that starts spawners is gone"),
+            }
+            tokio::time::sleep(SPAWNER_RETRY).await;
+        }
+    }
+
+    /// Stops admitting, waits until what is queued and running has ended or `limit` has passed, then ends all workers.
+    pub async fn drain(self: &Arc<Self>, limit: Duration) {
+        self.draining.store(true, Ordering::Release);
+        let quiet = async {
+            loop {
+                let notified = self.quiet.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if self.is_quiet() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        if tokio::time::timeout(limit, quiet).await.is_err() {
+            tracing::warn!(?limit, "requests were still running when the drain limit passed");
+        }
+        let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+        for worker in workers {
+            worker.kill(Kill::Stopped);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        if self.inflight.lock().values().any(|entry| matches!(entry, Entry::Request(_))) {
+            return false;
+        }
+        let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+        !workers.iter().any(|worker| {
+            worker.exec().running.as_ref().is_some_and(|running| matches!(running.work, Work::Infer { .. }))
+        })
+    }
+}
+
+fn watch_exits(exits: Exits) -> Result<AsyncFd<ExitsFd>, StartError> {
+    watch(ExitsFd(exits)).map_err(StartError::Watch)
+}
+
+/// A request to start a spawner.
+type Order = oneshot::Sender<Result<(Spawner, Exits), tenantry_jail::StartError>>;
+
+/// A thread that starts spawners. It must outlive them: a spawner dies with the thread that started it.
+fn keep_spawner(worker_binary: PathBuf) -> mpsc::Sender<Order> {
+    let (sender, orders) = mpsc::channel::<Order>();
+    let body = move || {
+        for order in orders {
+            let _ = order.send(Spawner::start(&worker_binary));
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("spawner-keeper".to_owned()).spawn(body) {
+        tracing::error!(%error, "no thread to replace a dead spawner with");
+    }
+    sender
+}

@@ -1,0 +1,528 @@
+//! Workers and replicas: started, loaded, watched, ended.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tenantry_jail::{Exit, ExitKind, WorkerSpec};
+use tenantry_sched::{Event, Place, Task, TaskKind};
+use tenantry_types::model::EngineOptions;
+use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, VersionId, WorkerId};
+use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, ToWorker};
+use tokio::io::unix::AsyncFd;
+
+use crate::config::READY_LIMIT;
+use crate::data_plane::{Entry, Node, batching};
+use crate::health::Health;
+use crate::placement::Placement;
+use crate::readable::watch;
+use crate::register::RegisterError;
+use crate::submission::ServeError;
+use crate::worker::{ChannelFd, Kill, Load, Purpose, Running, Work, Worker};
+
+/// The longest wait before a worker of a domain whose workers keep failing to start is started again.
+const LONGEST_START_DELAY: Duration = Duration::from_secs(30);
+/// Exits relayed before their worker was filed; more than this never happen at once.
+const MAX_EARLY_EXITS: usize = 1024;
+
+/// A file of a model, open for reading.
+#[derive(Debug)]
+pub struct ModelFile {
+    /// The name inside the model; the first file of a model is the model itself.
+    pub name: String,
+    /// Read-only.
+    pub file: File,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What a worker needs to load a version.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// As uploaded, or as optimised at registration.
+    pub form: ModelForm,
+    /// The model first, then its external data.
+    pub files: Vec<ModelFile>,
+    /// How to run it.
+    pub options: EngineOptions,
+}
+
+/// All workers and replicas of the node, and the versions' records.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    pub(crate) workers: HashMap<WorkerId, WorkerRecord>,
+    pub(crate) replicas: HashMap<ReplicaId, ReplicaRecord>,
+    health: HashMap<VersionId, Health>,
+    by_serial: HashMap<u64, WorkerId>,
+    early_exits: HashMap<u64, Exit>,
+    start_failures: HashMap<TrustDomain, u32>,
+    pub(crate) deaths: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct WorkerRecord {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) state: Stage,
+    /// Since when it holds no replica.
+    pub(crate) empty_since: Option<MonotonicTime>,
+}
+
+/// Where a worker or replica is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Coming,
+    Ready,
+    Going,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReplicaRecord {
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) worker: WorkerId,
+    pub(crate) state: Stage,
+    pub(crate) load_time: Option<Duration>,
+    pub(crate) resident_bytes: u64,
+}
+
+impl Fleet {
+    pub(crate) fn worker(&self, id: WorkerId) -> Option<Arc<Worker>> {
+        self.workers.get(&id).map(|record| Arc::clone(&record.worker))
+    }
+
+    pub(crate) fn worker_running(&self, batch: BatchId) -> Option<Arc<Worker>> {
+        let runs = |worker: &Worker| worker.exec().running.as_ref().is_some_and(|running| running.batch == batch);
+        self.workers.values().find(|record| runs(&record.worker)).map(|record| Arc::clone(&record.worker))
+    }
+
+    /// False if the worker is not waiting to become ready.
+    pub(crate) fn mark_ready(&mut self, id: WorkerId) -> bool {
+        let Some(record) = self.workers.get_mut(&id) else { return false };
+        let domain = record.worker.domain;
+        match record.state {
+            Stage::Coming => record.state = Stage::Ready,
+            // Stopped while it started: it may still say so once.
+            Stage::Going => return true,
+            Stage::Ready => return false,
+        }
+        self.start_failures.remove(&domain);
+        true
+    }
+
+    /// False if the replica was unloaded meanwhile.
+    pub(crate) fn replica_ready(&mut self, id: ReplicaId, load_time: Duration, resident_bytes: u64) -> bool {
+        let Some(record) = self.replicas.get_mut(&id) else { return false };
+        record.state = Stage::Ready;
+        record.load_time = Some(load_time);
+        record.resident_bytes = resident_bytes;
+        true
+    }
+
+    fn remove_replica(&mut self, id: ReplicaId, now: MonotonicTime) -> Option<ReplicaRecord> {
+        let record = self.replicas.remove(&id)?;
+        record.placement.counters.replicas.fetch_sub(1, Ordering::AcqRel);
+        let emptied = !self.replicas.values().any(|other| other.worker == record.worker);
+        if emptied && let Some(worker) = self.workers.get_mut(&record.worker) {
+            worker.empty_since = Some(now);
+        }
+        Some(record)
+    }
+
+    pub(crate) fn health(&self, version: VersionId) -> Option<&Health> {
+        self.health.get(&version)
+    }
+
+    pub(crate) fn all_health(&self) -> impl Iterator<Item = (VersionId, &Health)> {
+        self.health.iter().map(|(version, health)| (*version, health))
+    }
+
+    pub(crate) fn forget_version(&mut self, version: VersionId) {
+        self.health.remove(&version);
+    }
+
+    fn start_delay(&self, domain: TrustDomain) -> Duration {
+        match self.start_failures.get(&domain) {
+            None => Duration::ZERO,
+            Some(failures) => {
+                Duration::from_millis(100).saturating_mul(1 << (*failures).min(12)).min(LONGEST_START_DELAY)
+            }
+        }
+    }
+
+    fn file_worker(&mut self, worker: Arc<Worker>, now: MonotonicTime) {
+        let record = WorkerRecord { worker, state: Stage::Coming, empty_since: Some(now) };
+        self.workers.insert(record.worker.id, record);
+    }
+}
+
+impl Node {
+    /// Starts a worker for a trust domain. It is `Starting` until it says it is ready; where workers of this domain
+    /// failed to start before, it waits a while first.
+    pub fn start_worker(self: &Arc<Self>, domain: TrustDomain) -> WorkerId {
+        let worker = self.new_worker(domain, Purpose::Serving);
+        let id = worker.id;
+        tokio::spawn(Arc::clone(self).run_worker(worker));
+        self.changed();
+        id
+    }
+
+    pub(crate) fn new_worker(&self, domain: TrustDomain, purpose: Purpose) -> Arc<Worker> {
+        let worker = Arc::new(Worker::new(WorkerId(self.next_id()), domain, purpose));
+        self.fleet.lock().file_worker(Arc::clone(&worker), self.now());
+        worker
+    }
+
+    /// Ends a worker. Its replicas are gone at once; what it runs is lost, so stop idle ones.
+    pub fn stop_worker(self: &Arc<Self>, worker: WorkerId) {
+        let found = {
+            let mut fleet = self.fleet.lock();
+            let record = fleet.workers.get_mut(&worker);
+            record.map(|record| {
+                record.state = Stage::Going;
+                Arc::clone(&record.worker)
+            })
+        };
+        let Some(found) = found else { return };
+        self.push(Event::WorkerDown { worker });
+        self.pump();
+        found.kill(Kill::Stopped);
+        self.changed();
+    }
+
+    /// Loads a version into a ready worker, as a task of its own on a slot.
+    pub fn load(self: &Arc<Self>, worker: WorkerId, placement: PlacementId, model: ModelFiles) -> ReplicaId {
+        let replica = ReplicaId(self.next_id());
+        let Some(placement) = self.placements.get(placement) else { return replica };
+        {
+            let mut fleet = self.fleet.lock();
+            let Some(record) = fleet.workers.get_mut(&worker) else { return replica };
+            record.empty_since = None;
+            placement.counters.replicas.fetch_add(1, Ordering::AcqRel);
+            let record = ReplicaRecord {
+                placement: Arc::clone(&placement),
+                worker,
+                state: Stage::Coming,
+                load_time: None,
+                resident_bytes: 0,
+            };
+            fleet.replicas.insert(replica, record);
+        }
+        let task = Task {
+            id: TaskId(self.next_id()),
+            tenant: placement.domain.model_owner,
+            deployment: None,
+            place: Place::Worker(worker),
+            rows: 1,
+            shape: 0,
+            bytes: 0,
+            cost: Duration::from_millis(100),
+            run_limit: self.config.load_limit,
+            deadline: None,
+            kind: TaskKind::Load,
+        };
+        self.enqueue(task, Entry::Load(Box::new(Load { replica, placement, model })));
+        self.changed();
+        replica
+    }
+
+    /// Takes a replica out of service. A batch it runs still ends.
+    pub fn unload(self: &Arc<Self>, replica: ReplicaId) {
+        let worker = {
+            let mut fleet = self.fleet.lock();
+            let record = fleet.remove_replica(replica, self.now());
+            record.and_then(|record| fleet.worker(record.worker))
+        };
+        let Some(worker) = worker else { return };
+        self.push(Event::ReplicaDown { replica });
+        self.pump();
+        if let Err(error) = worker.send(&ToWorker::Unload { replica }, &[]) {
+            tracing::debug!(%replica, %error, "could not tell a worker to unload; its exit will do it");
+        }
+        self.changed();
+    }
+
+    /// A load that never ran: the replica is gone, nobody is to blame.
+    pub(crate) fn load_dropped(self: &Arc<Self>, replica: ReplicaId) {
+        self.fleet.lock().remove_replica(replica, self.now());
+        // Told a little later: whatever refused the load (a full queue) would refuse it again at once.
+        let node = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            node.changed();
+        });
+    }
+
+    /// A load that failed is the model's fault: quarantined, and who waits for it is told why.
+    pub(crate) fn load_failed(
+        self: &Arc<Self>,
+        replica: ReplicaId,
+        placement: &Arc<Placement>,
+        reason: String,
+        now: MonotonicTime,
+    ) {
+        {
+            let mut fleet = self.fleet.lock();
+            fleet.remove_replica(replica, now);
+            fleet.health.entry(placement.spec.version).or_default().load_failed(now, reason);
+        }
+        self.drop_waiting(placement);
+        self.changed();
+    }
+
+    /// Ends what waits for a placement, and opens it again.
+    fn drop_waiting(&self, placement: &Placement) {
+        self.push(Event::PlacementDown { placement: placement.id });
+        self.push(Event::PlacementUp { placement: placement.id, batching: batching(&placement.spec) });
+    }
+
+    /// The refusal for a quarantined version.
+    pub(crate) fn quarantine_of(&self, version: VersionId, now: MonotonicTime) -> Option<ServeError> {
+        let in_force = self.fleet.lock().health(version)?.quarantined(now)?;
+        Some(ServeError::Quarantined { reason: in_force.reason, retry_after: in_force.until.saturating_since(now) })
+    }
+
+    /// A worker's life: made, listened to, and left to its exit.
+    pub(crate) async fn run_worker(self: Arc<Self>, worker: Arc<Worker>) {
+        let delay = self.fleet.lock().start_delay(worker.domain);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        match self.launch(&worker).await {
+            Ok(socket) => self.listen(&worker, socket).await,
+            Err(error) => {
+                tracing::error!(worker = %worker.id, %error, "a worker could not be started");
+                {
+                    let mut fleet = self.fleet.lock();
+                    fleet.workers.remove(&worker.id);
+                    let failures = fleet.start_failures.entry(worker.domain).or_default();
+                    *failures = failures.saturating_add(1);
+                }
+                self.end_work_of(&worker, Some("its process could not be started"), None);
+            }
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, worker: &Arc<Worker>) -> Result<AsyncFd<ChannelFd>, LaunchError> {
+        let (ours, theirs) = Channel::pair()?;
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let spec = WorkerSpec {
+            runtime_library: self.config.runtime_library.clone(),
+            cpus: self.config.worker_cpus.clone(),
+            address_space_bytes: self.config.worker_memory_bytes,
+            ..WorkerSpec::default()
+        };
+        let spawner = Arc::clone(&*self.spawner.read());
+        let process = tokio::task::spawn_blocking(move || spawner.spawn(&spec, theirs, writer))
+            .await
+            .map_err(|_| LaunchError::Interrupted)??;
+        let serial = process.serial;
+        let channel = Arc::new(Channel::new(ours));
+        channel.set_nonblocking(true)?;
+        worker.attach(process, Arc::clone(&channel));
+        crate::stderr::relay(worker.id, reader);
+        let early = {
+            let mut fleet = self.fleet.lock();
+            fleet.by_serial.insert(serial, worker.id);
+            fleet.early_exits.remove(&serial)
+        };
+        if let Some(exit) = early {
+            self.worker_ended(&exit);
+        }
+        Ok(watch(ChannelFd(channel))?)
+    }
+
+    /// Takes the worker's frames until its socket closes.
+    async fn listen(self: &Arc<Self>, worker: &Arc<Worker>, socket: AsyncFd<ChannelFd>) {
+        let ready = async {
+            loop {
+                match self.next_frames(worker, &socket).await {
+                    Ok(0) => {}
+                    Ok(_) => return Ok(()),
+                    Err(kill) => return Err(kill),
+                }
+            }
+        };
+        let mut end = match tokio::time::timeout(READY_LIMIT, ready).await {
+            Ok(Ok(())) => None,
+            Ok(Err(kill)) => Some(kill),
+            Err(_) => Some(Kill::NeverReady),
+        };
+        while end.is_none() {
+            end = self.next_frames(worker, &socket).await.err();
+        }
+        if let Some(kill) = end {
+            worker.kill(kill);
+        }
+    }
+
+    /// Waits until the socket has something and takes all of it; answers how many frames.
+    async fn next_frames(self: &Arc<Self>, worker: &Arc<Worker>, socket: &AsyncFd<ChannelFd>) -> Result<u32, Kill> {
+        let mut guard = socket.readable().await.map_err(|_| Kill::Silent)?;
+        let mut frames = 0;
+        loop {
+            match socket.get_ref().0.recv::<FromWorker>() {
+                Ok(frame) => {
+                    frames += 1;
+                    self.take_frame(worker, frame).map_err(|violation| Kill::Violation(violation.to_string()))?;
+                }
+                Err(RecvError::WouldBlock) => {
+                    guard.clear_ready();
+                    return Ok(frames);
+                }
+                Err(RecvError::Closed) => return Err(Kill::Silent),
+                Err(error) => return Err(Kill::Violation(error.to_string())),
+            }
+        }
+    }
+
+    /// A worker's process ended: its batch is lost, its version may be to blame, and nobody else notices.
+    pub(crate) fn worker_ended(self: &Arc<Self>, exit: &Exit) {
+        let record = {
+            let mut fleet = self.fleet.lock();
+            match fleet.by_serial.remove(&exit.serial) {
+                Some(id) => fleet.workers.remove(&id),
+                None => {
+                    // Relayed before the starter could file it, or never ours.
+                    if fleet.early_exits.len() < MAX_EARLY_EXITS {
+                        fleet.early_exits.insert(exit.serial, *exit);
+                    }
+                    return;
+                }
+            }
+        };
+        let Some(record) = record else { return };
+        if record.state == Stage::Coming && record.worker.kill_reason() != Some(Kill::Stopped) {
+            let mut fleet = self.fleet.lock();
+            let failures = fleet.start_failures.entry(record.worker.domain).or_default();
+            *failures = failures.saturating_add(1);
+        }
+        let reason = death_reason(record.worker.kill_reason().as_ref(), exit.status);
+        self.end_work_of(&record.worker, reason.as_deref(), Some(exit.pid));
+    }
+
+    /// Ends what a dead worker had: its run, its replicas, its slot. `reason` is absent for a worker that was stopped.
+    pub(crate) fn end_work_of(self: &Arc<Self>, worker: &Arc<Worker>, reason: Option<&str>, pid: Option<i32>) {
+        let now = self.now();
+        let running = {
+            let mut exec = worker.exec();
+            exec.gone = true;
+            exec.end(now)
+        };
+        if let Some(reason) = reason {
+            self.fleet.lock().deaths += 1;
+            let busy = running.is_some();
+            tracing::warn!(worker = %worker.id, pid, reason, busy, "a worker died");
+        }
+        {
+            let mut fleet = self.fleet.lock();
+            let lost: Vec<ReplicaId> =
+                fleet.replicas.iter().filter(|(_, record)| record.worker == worker.id).map(|(id, _)| *id).collect();
+            for replica in lost {
+                fleet.remove_replica(replica, now);
+            }
+        }
+        self.push(Event::WorkerDown { worker: worker.id });
+        if let Some(Running { batch, started, work, .. }) = running {
+            self.batch_done(batch, started, now);
+            let text = reason.unwrap_or("it was stopped").to_owned();
+            match work {
+                Work::Infer { placement, members, .. } => {
+                    if reason.is_some() {
+                        let mut fleet = self.fleet.lock();
+                        let health = fleet.health.entry(placement.spec.version).or_default();
+                        health.died(now, text.clone());
+                        let in_force = health.quarantined(now).is_some();
+                        drop(fleet);
+                        if in_force {
+                            self.drop_waiting(&placement);
+                        }
+                    }
+                    for member in members {
+                        tracing::debug!(request = %member.request, "its worker died");
+                        member.answer(Err(ServeError::ModelFailed(text.clone())), now);
+                    }
+                }
+                Work::Load(load) if reason.is_some() => self.load_failed(load.replica, &load.placement, text, now),
+                Work::Load(_) => {}
+                Work::Register(register) => {
+                    let _ = register.reply.send(Err(RegisterError::Ended(text)));
+                }
+            }
+        }
+        self.pump();
+        self.quiet.notify_waiters();
+        self.changed();
+    }
+
+    /// The spawner is gone and every worker with it: nothing relays their exits any more.
+    pub(crate) fn all_workers_ended(self: &Arc<Self>) {
+        let workers: Vec<Arc<Worker>> = {
+            let mut fleet = self.fleet.lock();
+            fleet.by_serial.clear();
+            fleet.early_exits.clear();
+            // Workers that are only being made have no process yet; they will meet the new spawner or an error.
+            let dead: Vec<WorkerId> =
+                fleet.workers.iter().filter(|(_, record)| record.worker.pid().is_some()).map(|(id, _)| *id).collect();
+            dead.iter().filter_map(|id| fleet.workers.remove(id)).map(|record| record.worker).collect()
+        };
+        for worker in workers {
+            worker.kill(Kill::Stopped);
+            // Nobody's model is to blame for this.
+            self.end_work_of(&worker, None, worker.pid());
+        }
+    }
+}
+
+/// Why a worker could not be made.
+#[derive(Debug, thiserror::Error)]
+enum LaunchError {
+    #[error("no socket or pipe: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("no pipe: {0}")]
+    Pipe(#[from] rustix::io::Errno),
+    #[error("the spawner refused: {0}")]
+    Spawn(#[from] tenantry_jail::SpawnError),
+    #[error("interrupted by shutdown")]
+    Interrupted,
+}
+
+/// A death in words its model's owner can act on; `None` for a worker that was stopped on purpose.
+fn death_reason(kill: Option<&Kill>, status: ExitKind) -> Option<String> {
+    let text = match kill {
+        Some(Kill::Stopped) => return None,
+        Some(Kill::Overran(limit)) => format!("it ran longer than its limit of {limit:?} and was ended"),
+        Some(Kill::Violation(how)) => format!("it broke the worker protocol: {how}"),
+        Some(Kill::NeverReady) => format!("its process did not become ready within {READY_LIMIT:?}"),
+        // A socket closes when a process dies: the status says more.
+        Some(Kill::Silent) | None => match status {
+            ExitKind::Code(0) => "its process ended by itself".to_owned(),
+            ExitKind::Code(code) => format!("its process ended with exit code {code}"),
+            ExitKind::Signal(signal) => format!("its process was ended by signal {signal} ({})", signal_name(signal)),
+        },
+    };
+    Some(text)
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => "illegal instruction",
+        6 => "abort",
+        7 => "bus error",
+        8 => "arithmetic error",
+        9 => "killed, perhaps for its use of memory",
+        11 => "invalid memory access",
+        15 => "terminated",
+        24 => "CPU time limit",
+        31 => "forbidden system call",
+        _ => "unexpected signal",
+    }
+}
+
+/// Opens the descriptors of a model's files for a frame.
+impl AsFd for ModelFile {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

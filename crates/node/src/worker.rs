@@ -1,0 +1,301 @@
+//! One worker process as the node holds it: its socket, its arenas and what it runs now.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tenantry_jail::WorkerProcess;
+use tenantry_sched::Task;
+use tenantry_types::model::VersionSettings;
+use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, TaskId, Tensor, TrustDomain, WorkerId};
+use tenantry_wire::{Channel, InputArena, OutputArena, SendError, ToWorker};
+use tokio::sync::oneshot;
+
+use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
+use crate::placement::Placement;
+use crate::register::{RegisterError, Registered};
+use crate::submission::{Answer, ServeError};
+use crate::supervisor::{ModelFile, ModelFiles};
+
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Holds replicas; the reconciler asked for it.
+    Serving,
+    /// Runs one registration, then ends.
+    Registration,
+}
+
+/// Why the node itself ended a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// Not needed any more.
+    Stopped,
+    /// A run outlasted its limit.
+    Overran(std::time::Duration),
+    /// It broke the protocol; the text says how, without the worker's own words.
+    Violation(String),
+    /// It closed its socket but kept running.
+    Silent,
+    /// It did not say it was ready in time.
+    NeverReady,
+}
+
+/// A worker process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) domain: TrustDomain,
+    pub(crate) purpose: Purpose,
+    process: OnceLock<WorkerProcess>,
+    channel: OnceLock<Arc<Channel>>,
+    exec: Mutex<Exec>,
+    kill: Mutex<Option<Kill>>,
+}
+
+/// What the worker runs and the memory it shares with the node.
+#[derive(Debug, Default)]
+pub(crate) struct Exec {
+    arenas: Option<Arenas>,
+    generation: u32,
+    /// The one task or batch in the worker.
+    pub(crate) running: Option<Running>,
+    /// The process ended; nothing may be sent any more.
+    pub(crate) gone: bool,
+    last_run: MonotonicTime,
+}
+
+#[derive(Debug)]
+struct Arenas {
+    input: InputArena,
+    output: OutputArena,
+}
+
+/// What a worker is busy with.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) batch: BatchId,
+    /// What the worker echoes in its answer.
+    pub(crate) task: TaskId,
+    pub(crate) started: MonotonicTime,
+    pub(crate) work: Work,
+}
+
+/// The kinds of work.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Infer { placement: Arc<Placement>, members: Vec<Request>, wanted: Vec<u16> },
+    Load(Load),
+    Register(Register),
+}
+
+/// A request, waiting or running.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) task: Task,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) request: RequestId,
+    /// In the signature's order.
+    pub(crate) inputs: Vec<Tensor>,
+    /// Positions of outputs, in the order asked for.
+    pub(crate) wanted: SmallVec<[u16; 4]>,
+    pub(crate) submitted: MonotonicTime,
+    pub(crate) reply: oneshot::Sender<Result<Answer, ServeError>>,
+}
+
+impl Request {
+    /// Ends the request. Nobody may be listening any more; that is no error.
+    pub(crate) fn answer(self, outcome: Result<Answer, ServeError>, now: MonotonicTime) {
+        self.placement.counters.answered(now);
+        let _ = self.reply.send(outcome);
+    }
+
+    /// The extent of the first dimension, as batches count.
+    pub(crate) fn rows(&self) -> u64 {
+        u64::from(self.task.rows)
+    }
+}
+
+/// A load, waiting or running.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) replica: ReplicaId,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) model: ModelFiles,
+}
+
+/// A registration, waiting or running.
+#[derive(Debug)]
+pub(crate) struct Register {
+    pub(crate) files: Vec<ModelFile>,
+    pub(crate) settings: VersionSettings,
+    /// Where the worker writes the optimised form.
+    pub(crate) optimised: File,
+    pub(crate) reply: oneshot::Sender<Result<Registered, RegisterError>>,
+}
+
+/// Why an arena could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArenaError {
+    #[error("it needs {needed} bytes of shared memory; the limit is {limit}")]
+    TooLarge { needed: u64, limit: u64 },
+    #[error(transparent)]
+    Memory(#[from] io::Error),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl Worker {
+    pub(crate) fn new(id: WorkerId, domain: TrustDomain, purpose: Purpose) -> Self {
+        Self {
+            id,
+            domain,
+            purpose,
+            process: OnceLock::new(),
+            channel: OnceLock::new(),
+            exec: Mutex::default(),
+            kill: Mutex::default(),
+        }
+    }
+
+    /// The process and the node's end of its socket, once they exist.
+    pub(crate) fn attach(&self, process: WorkerProcess, channel: Arc<Channel>) {
+        // Each worker is attached exactly once, by the task that started it.
+        let _ = self.process.set(process);
+        let _ = self.channel.set(channel);
+        // A stop that came while the process was being made could not reach it; now it can.
+        if self.kill.lock().is_some() {
+            self.signal();
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.process.get().map(|process| process.pid)
+    }
+
+    pub(crate) fn exec(&self) -> parking_lot::MutexGuard<'_, Exec> {
+        self.exec.lock()
+    }
+
+    /// Ends the process. The first reason stays; the rest happens when its exit is relayed.
+    pub(crate) fn kill(&self, reason: Kill) {
+        self.kill.lock().get_or_insert(reason);
+        self.signal();
+    }
+
+    fn signal(&self) {
+        if let Some(process) = self.process.get()
+            && let Err(error) = process.kill()
+        {
+            tracing::debug!(worker = %self.id, %error, "worker was gone before it could be killed");
+        }
+    }
+
+    pub(crate) fn kill_reason(&self) -> Option<Kill> {
+        self.kill.lock().clone()
+    }
+
+    /// Sends a frame. The worker reads between runs; a worker that lets its socket fill up is not following the protocol.
+    pub(crate) fn send(&self, frame: &ToWorker, files: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), SendError> {
+        self.channel.get().ok_or(SendError::Closed)?.send(frame, files)
+    }
+}
+
+impl Exec {
+    /// Makes both arenas at least this large (keeping what is large enough) and tells the worker of a change.
+    pub(crate) fn ensure_arenas(
+        &mut self,
+        worker: &Worker,
+        input_bytes: u64,
+        output_bytes: u64,
+        limit: u64,
+    ) -> Result<(), ArenaError> {
+        let needed = input_bytes.max(output_bytes);
+        if needed > limit {
+            return Err(ArenaError::TooLarge { needed, limit });
+        }
+        let grown = |bytes: u64| bytes.max(INITIAL_ARENA_BYTES).checked_next_power_of_two().unwrap_or(limit).min(limit);
+        let fits = self
+            .arenas
+            .as_ref()
+            .is_some_and(|arenas| arenas.input.capacity() >= input_bytes && arenas.output.capacity() >= output_bytes);
+        if fits {
+            return Ok(());
+        }
+        let (had_input, had_output) =
+            self.arenas.as_ref().map_or((0, 0), |arenas| (arenas.input.capacity(), arenas.output.capacity()));
+        self.replace_arenas(worker, grown(input_bytes.max(had_input)), grown(output_bytes.max(had_output)))
+    }
+
+    fn replace_arenas(&mut self, worker: &Worker, input_bytes: u64, output_bytes: u64) -> Result<(), ArenaError> {
+        let input = InputArena::create(input_bytes)?;
+        let output = OutputArena::create(output_bytes)?;
+        self.generation = self.generation.wrapping_add(1);
+        let frame = ToWorker::Arena {
+            generation: self.generation,
+            input_bytes: input.capacity(),
+            output_bytes: output.capacity(),
+        };
+        worker.send(&frame, &[input.as_fd(), output.as_fd()])?;
+        self.arenas = Some(Arenas { input, output });
+        Ok(())
+    }
+
+    /// Gives a burst's memory back: replaces grown arenas of a worker that has been idle for a while.
+    pub(crate) fn shrink_if_idle(&mut self, worker: &Worker, now: MonotonicTime) {
+        let grown = self.arenas.as_ref().is_some_and(|arenas| {
+            arenas.input.capacity() > INITIAL_ARENA_BYTES || arenas.output.capacity() > INITIAL_ARENA_BYTES
+        });
+        let idle = self.running.is_none() && now.saturating_since(self.last_run) >= ARENA_IDLE;
+        if grown && idle && !self.gone {
+            let replaced = self.replace_arenas(worker, INITIAL_ARENA_BYTES, INITIAL_ARENA_BYTES);
+            if let Err(error) = replaced {
+                tracing::debug!(worker = %worker.id, %error, "could not shrink an idle worker's arenas");
+            }
+        }
+    }
+
+    /// The arenas' generation, as frames name it.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(crate) fn input(&mut self) -> Option<&mut InputArena> {
+        self.arenas.as_mut().map(|arenas| &mut arenas.input)
+    }
+
+    pub(crate) fn output(&self) -> Option<&OutputArena> {
+        self.arenas.as_ref().map(|arenas| &arenas.output)
+    }
+
+    pub(crate) fn output_capacity(&self) -> u64 {
+        self.output().map_or(0, OutputArena::capacity)
+    }
+
+    pub(crate) fn input_capacity(&self) -> u64 {
+        self.arenas.as_ref().map_or(0, |arenas| arenas.input.capacity())
+    }
+
+    pub(crate) fn begin(&mut self, running: Running) {
+        self.last_run = running.started;
+        self.running = Some(running);
+    }
+
+    pub(crate) fn end(&mut self, now: MonotonicTime) -> Option<Running> {
+        self.last_run = now;
+        self.running.take()
+    }
+}
+
+/// The node's end of a worker's socket, for the runtime's poller.
+#[derive(Debug)]
+pub(crate) struct ChannelFd(pub(crate) Arc<Channel>);
+
+impl AsRawFd for ChannelFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}

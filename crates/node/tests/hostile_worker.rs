@@ -1,0 +1,352 @@
+//! A worker is the node's enemy: whatever it says or does, the node lives, blames the right model and goes on.
+//!
+//! The program is started three times over: as the test, as the spawner (`spawner`) and as a worker (`work --runtime
+//! BEHAVIOUR`) that misbehaves in the way its "runtime library" names. The node, the spawner, the sockets and the shared
+//! memory are the real ones.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test with its own main")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::smallvec;
+use tenantry_node::{ModelFiles, Node, NodeConfig, ServeError, Submission, VersionSpec, WorkerState};
+use tenantry_types::model::EngineOptions;
+use tenantry_types::{
+    DataOwner, DataType, DeploymentId, Dim, PlacementId, RequestId, Signature, TaskId, TenantId, Tensor, TensorSpec,
+    TrustDomain, VersionId, WorkerId,
+};
+use tenantry_wire::{Channel, FailureKind, FromWorker, ModelForm, PROTOCOL, TensorDescriptor, ToWorker};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("spawner") => tenantry_jail::spawner_main(),
+        Some("work") => misbehave(arguments.last().unwrap()),
+        _ => run_tests(),
+    }
+}
+
+// ---- the hostile worker ----
+
+fn misbehave(behaviour: &str) -> ExitCode {
+    let channel = Channel::new(tenantry_jail::inherited_channel().unwrap());
+    let protocol = if behaviour == "wrong-protocol" { 99 } else { PROTOCOL };
+    let ready = FromWorker::Ready { protocol, runtime: "1.0\n<evil>".to_owned(), cpu: "none".to_owned() };
+    channel.send(&ready, &[]).unwrap();
+    while let Ok((frame, _files)) = channel.recv_with_fds::<ToWorker>(8) {
+        match frame {
+            ToWorker::Load { task, replica, .. } => {
+                let answer = if behaviour == "load-fails" {
+                    let message = "bad\nmagic \u{1b}[31mnumber".to_owned();
+                    FromWorker::Failed { task, kind: FailureKind::Model, message }
+                } else {
+                    FromWorker::Loaded { task, replica, load_ns: 1, resident_bytes: u64::MAX }
+                };
+                channel.send(&answer, &[]).unwrap();
+            }
+            ToWorker::Run { task, inputs, .. } => run(behaviour, &channel, task, &inputs),
+            _ => {}
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescriptor]) {
+    let honest = inputs[0].clone();
+    let finished = |outputs| FromWorker::Finished { task, outputs, compute_ns: 0 };
+    let failed = |message: &str| FromWorker::Failed { task, kind: FailureKind::Input, message: message.to_owned() };
+    let frame = match behaviour {
+        "dies" => std::process::exit(3),
+        "hangs" => loop {
+            std::thread::park();
+        },
+        "other-task" => FromWorker::Finished { task: TaskId(u64::MAX), outputs: vec![honest], compute_ns: 0 },
+        "outside" => finished(vec![TensorDescriptor { offset: u64::MAX - 3, ..honest }]),
+        "wrong-shape" => finished(vec![TensorDescriptor { shape: smallvec![7, 2], ..honest }]),
+        "wrong-type" => finished(vec![TensorDescriptor { datatype: DataType::Int32, ..honest }]),
+        "too-many" => finished(vec![honest.clone(), honest]),
+        "wants-everything" => FromWorker::NeedOutput { task, bytes: 1 << 60 },
+        "wants-nothing" => FromWorker::NeedOutput { task, bytes: 0 },
+        "ready-again" => FromWorker::Ready { protocol: PROTOCOL, runtime: String::new(), cpu: String::new() },
+        "not-a-frame" => {
+            channel.send(&[0xff_u8; 300].as_slice(), &[]).unwrap();
+            return;
+        }
+        // Fails any batch of several rows and any row that starts with a negative number, like a model whose kernel
+        // refuses one request's data.
+        "picky" if inputs[0].shape[0] > 1 => failed("one of the rows is bad"),
+        _ => finished(vec![honest]),
+    };
+    channel.send(&frame, &[]).unwrap();
+}
+
+// ---- the tests ----
+
+struct Bed {
+    node: Arc<Node>,
+    placement: PlacementId,
+    version: VersionId,
+}
+
+fn tenant() -> TenantId {
+    TenantId::from_parts(1, [1; 10])
+}
+
+fn spec() -> Arc<VersionSpec> {
+    let tensor = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        datatype: DataType::Fp32,
+        dims: vec![Dim::Named("n".to_owned()), Dim::Fixed(2)],
+    };
+    Arc::new(VersionSpec {
+        version: VersionId::from_parts(2, [2; 10]),
+        name: "acme/echo:1".to_owned(),
+        signature: Arc::new(Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }),
+        can_batch: true,
+        max_batch: 8,
+        max_batch_delay: Duration::ZERO,
+        run_limit: Duration::from_millis(200),
+        cost: Duration::from_micros(10),
+    })
+}
+
+impl Bed {
+    fn start(behaviour: &str) -> Self {
+        let program = std::env::current_exe().unwrap();
+        // Started on this thread, which outlives the node.
+        let (spawner, exits) = tenantry_jail::Spawner::start(&program).unwrap();
+        let config = NodeConfig {
+            slots: 1,
+            worker_binary: program,
+            runtime_library: PathBuf::from(behaviour),
+            worker_cpus: Vec::new(),
+            worker_memory_bytes: None,
+            max_queued_tasks: 100,
+            max_queued_bytes: 1 << 20,
+            max_queued_tasks_per_tenant: 100,
+            max_arena_bytes: 1 << 20,
+            load_limit: Duration::from_secs(5),
+            register_limit: Duration::from_secs(5),
+        };
+        let node = Node::start(config, spawner, exits).unwrap();
+        let spec = spec();
+        let placement = node.placement(&spec, Self::domain());
+        Self { node, placement, version: spec.version }
+    }
+
+    fn domain() -> TrustDomain {
+        TrustDomain { model_owner: tenant(), data_owner: DataOwner::Tenant(tenant()) }
+    }
+
+    fn submit(&self, rows: u64) -> tenantry_node::Reply {
+        let data: Vec<u8> = (0..rows * 2).flat_map(|value| (value as f32).to_le_bytes()).collect();
+        self.node.submit(Submission {
+            placement: self.placement,
+            tenant: tenant(),
+            deployment: DeploymentId::from_parts(3, [3; 10]),
+            request: RequestId::from_parts(4, [4; 10]),
+            inputs: vec![Tensor {
+                name: "x".to_owned(),
+                datatype: DataType::Fp32,
+                shape: smallvec![rows, 2],
+                data: data.into(),
+            }],
+            outputs: smallvec![],
+            deadline: None,
+        })
+    }
+
+    /// Waits for a change until `done` says so. The deadline only turns a hang into a failure.
+    async fn until<T>(&self, what: &str, mut done: impl FnMut(&Node) -> Option<T>) -> T {
+        let mut changes = self.node.changes();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(value) = done(&self.node) {
+                    return value;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {what} in 20 s"))
+    }
+
+    /// What the reconciler would do: a worker, then the model in it.
+    async fn serve(&self) -> WorkerId {
+        let worker = self.node.start_worker(Self::domain());
+        self.until("ready worker", |node| {
+            let stats = node.stats();
+            stats.workers.iter().any(|stats| stats.worker == worker && stats.state == WorkerState::Ready).then_some(())
+        })
+        .await;
+        let files = ModelFiles { form: ModelForm::Source, files: Vec::new(), options: EngineOptions::default() };
+        self.node.load(worker, self.placement, files);
+        self.until("end of the load", |node| {
+            (node.observe().replicas.iter().all(|replica| replica.state != tenantry_plan::ReplicaState::Loading))
+                .then_some(())
+        })
+        .await;
+        worker
+    }
+
+    async fn gone(&self, worker: WorkerId) {
+        self.until("death", |node| node.stats().workers.iter().all(|stats| stats.worker != worker).then_some(())).await;
+    }
+}
+
+async fn a_violation_ends_the_worker_and_blames_the_model(behaviour: &str, expected: &str) {
+    let bed = Bed::start(behaviour);
+    for death in 1..=3 {
+        let worker = bed.serve().await;
+        let error = bed.submit(1).await.unwrap_err();
+        let ServeError::ModelFailed(text) = &error else { panic!("{behaviour}: {error:?}") };
+        assert!(text.contains(expected), "{behaviour}: {text:?} does not say {expected:?}");
+        bed.gone(worker).await;
+        assert_eq!(bed.node.status_of(bed.version).deaths, death, "{behaviour}");
+    }
+    let refused = bed.submit(1).await.unwrap_err();
+    assert!(matches!(&refused, ServeError::Quarantined { reason, .. } if reason.contains(expected)), "{refused:?}");
+    assert_eq!(bed.node.observe().quarantined.len(), 1, "{behaviour}");
+}
+
+async fn an_honest_worker_echoes_and_batches() {
+    let bed = Bed::start("honest");
+    bed.serve().await;
+    let replies: Vec<_> = (1..=5).map(|rows| bed.submit(rows)).collect();
+    for (rows, reply) in (1..=5).zip(replies) {
+        let answer = reply.await.unwrap();
+        // The output arena is fresh: whatever the worker claims to have written there is zeros.
+        assert_eq!(answer.outputs[0].shape[..], [rows, 2]);
+        assert_eq!(answer.outputs[0].data.len() as u64, rows * 8);
+        assert!(answer.timing.device_time <= answer.timing.batch_time);
+        assert!(answer.timing.batch_rows <= 8, "{:?}", answer.timing);
+    }
+    // What the worker says of its runtime becomes a key and a label: only our alphabet is left of it.
+    assert_eq!(bed.node.runtime().unwrap().version, "1.0evil");
+}
+
+async fn one_bad_request_does_not_fail_its_batch_mates() {
+    let bed = Bed::start("picky");
+    bed.serve().await;
+    let replies: Vec<_> = (0..4).map(|_| bed.submit(1)).collect();
+    for reply in replies {
+        let answer = reply.await.unwrap();
+        assert_eq!(answer.timing.batch_rows, 1);
+    }
+    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
+}
+
+async fn a_failed_load_is_told_to_who_waits() {
+    let bed = Bed::start("load-fails");
+    let waiting = bed.submit(1);
+    bed.serve().await;
+    let error = waiting.await.unwrap_err();
+    let ServeError::Quarantined { reason, retry_after } = error else { panic!("{error:?}") };
+    assert_eq!(reason, "bad magic  [31mnumber");
+    assert!(retry_after > Duration::ZERO);
+}
+
+async fn a_worker_that_never_gets_ready_is_not_the_models_fault() {
+    let bed = Bed::start("wrong-protocol");
+    let worker = bed.node.start_worker(Bed::domain());
+    bed.gone(worker).await;
+    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
+}
+
+async fn an_idle_worker_that_is_killed_harms_nobody_and_the_next_request_is_served() {
+    let bed = Bed::start("honest");
+    let worker = bed.serve().await;
+    let pid = bed.node.stats().workers[0].pid.unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    bed.gone(worker).await;
+    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
+    let waiting = bed.submit(1);
+    bed.until("demand", |node| (!node.observe().demand.is_empty()).then_some(())).await;
+    bed.serve().await;
+    waiting.await.unwrap();
+}
+
+async fn a_dead_spawner_is_replaced_and_its_workers_with_it() {
+    let bed = Bed::start("honest");
+    let worker = bed.serve().await;
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", bed.node.stats().workers[0].pid.unwrap())).unwrap();
+    let spawner: i32 = status.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(spawner).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    bed.gone(worker).await;
+    bed.serve().await;
+    bed.submit(1).await.unwrap();
+    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
+}
+
+async fn a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wait() {
+    let bed = Bed::start("hangs");
+    drop(bed.submit(1));
+    assert_eq!(bed.node.stats().queued_tasks, 0);
+    let mut submission_with_deadline = bed.submit(1);
+    // No worker at all: only the deadline can end this one.
+    let deadline = bed.node.now().saturating_add(Duration::from_millis(5));
+    let with_deadline = bed.node.submit(Submission {
+        placement: bed.placement,
+        tenant: tenant(),
+        deployment: DeploymentId::from_parts(3, [3; 10]),
+        request: RequestId::from_parts(4, [4; 10]),
+        inputs: vec![Tensor {
+            name: "x".to_owned(),
+            datatype: DataType::Fp32,
+            shape: smallvec![0, 2],
+            data: tenantry_types::Payload::new(),
+        }],
+        outputs: smallvec![],
+        deadline: Some(deadline),
+    });
+    assert_eq!(with_deadline.await.unwrap_err(), ServeError::Expired);
+    assert!(bed.node.now() >= deadline);
+    bed.node.retire(bed.version);
+    assert_eq!((&mut submission_with_deadline).await.unwrap_err(), ServeError::Gone);
+}
+
+async fn draining_refuses_the_new_and_ends_the_workers() {
+    let bed = Bed::start("honest");
+    let worker = bed.serve().await;
+    bed.submit(1).await.unwrap();
+    bed.node.drain(Duration::from_secs(5)).await;
+    assert_eq!(bed.submit(1).await.unwrap_err(), ServeError::Draining);
+    bed.gone(worker).await;
+}
+
+fn run_tests() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (behaviour, expected) in [
+            ("dies", "exit code 3"),
+            ("hangs", "longer than its limit of 200ms"),
+            ("other-task", "a task it was not given"),
+            ("outside", "outside its memory"),
+            ("wrong-type", "declared type and shape"),
+            ("wrong-shape", "number of bytes"),
+            ("too-many", "2 outputs instead of 1"),
+            ("wants-everything", "the limit is 1048576"),
+            ("wants-nothing", "memory it does not need"),
+            ("ready-again", "ready a second time"),
+            ("not-a-frame", "broke the worker protocol"),
+        ] {
+            a_violation_ends_the_worker_and_blames_the_model(behaviour, expected).await;
+            println!("test a_violation_ends_the_worker_and_blames_the_model ({behaviour}) ... ok");
+        }
+        an_honest_worker_echoes_and_batches().await;
+        one_bad_request_does_not_fail_its_batch_mates().await;
+        a_failed_load_is_told_to_who_waits().await;
+        a_worker_that_never_gets_ready_is_not_the_models_fault().await;
+        an_idle_worker_that_is_killed_harms_nobody_and_the_next_request_is_served().await;
+        a_dead_spawner_is_replaced_and_its_workers_with_it().await;
+        a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wait().await;
+        draining_refuses_the_new_and_ends_the_workers().await;
+    });
+    println!("hostile_worker: 19 passed, 0 failed");
+    ExitCode::SUCCESS
+}

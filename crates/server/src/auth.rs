@@ -1,0 +1,120 @@
+//! Who is calling, and what he may do. One 401 text for everything that can be wrong with a credential.
+
+use std::sync::Arc;
+
+use tenantry_store::{KeySecret, Role};
+use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId, TenantName};
+
+use crate::limits::TenantLoad;
+use crate::routing::{RoutedTenant, Routing};
+
+/// An authenticated caller. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The tenant the key belongs to.
+    pub tenant: TenantId,
+    /// Its name.
+    pub tenant_name: Arc<TenantName>,
+    /// The key.
+    pub key: KeyId,
+    /// What the key may do.
+    pub role: Role,
+    load: Arc<TenantLoad>,
+}
+
+impl Principal {
+    pub(crate) fn load(&self) -> &Arc<TenantLoad> {
+        &self.load
+    }
+}
+
+/// Who presents this `Authorization` header at `now_ms`.
+///
+/// The secret carries 256 random bits, so one SHA-256 of it is enough, and it is compared in constant time. A key that
+/// was revoked is not in the table any more.
+pub(crate) fn authenticate(
+    routing: &Routing,
+    authorization: Option<&str>,
+    now_ms: i64,
+) -> Result<Principal, ServiceError> {
+    authorization
+        .and_then(bearer)
+        .and_then(KeySecret::parse)
+        .and_then(|(id, presented)| {
+            let key = routing.keys.get(&id)?;
+            let good = key.matches(&presented) && key.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
+            good.then(|| Principal {
+                tenant: key.tenant.id,
+                tenant_name: Arc::clone(&key.tenant.name),
+                key: id,
+                role: key.role,
+                load: Arc::clone(&key.tenant.load),
+            })
+        })
+        .ok_or_else(|| {
+            ServiceError::new(
+                ErrorCode::Unauthenticated,
+                "missing or invalid key; send `Authorization: Bearer KEY` with a key that is neither revoked nor expired",
+            )
+        })
+}
+
+/// The token of a bearer header (RFC 6750, section 2.1); the scheme's case does not matter.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+}
+
+/// The tenant an admin operation is about, if the caller may administer it.
+///
+/// A platform admin administers every tenant, an admin his own. For everybody else another tenant does not exist.
+///
+/// # Errors
+/// 404 for a tenant that does not exist or is not the caller's, 403 where his role does not suffice in his own.
+pub(crate) fn administered<'a>(
+    routing: &'a Routing,
+    principal: &Principal,
+    tenant: &TenantName,
+) -> Result<&'a Arc<RoutedTenant>, ServiceError> {
+    let found = readable(routing, principal, tenant)?;
+    match principal.role {
+        Role::PlatformAdmin | Role::Admin => Ok(found),
+        Role::Invoker => Err(denied("a key of role `admin`")),
+    }
+}
+
+/// The tenant a read is about, if the caller may look into it: any role in its own tenant.
+///
+/// # Errors
+/// 404 for a tenant that does not exist or is not the caller's.
+pub(crate) fn readable<'a>(
+    routing: &'a Routing,
+    principal: &Principal,
+    tenant: &TenantName,
+) -> Result<&'a Arc<RoutedTenant>, ServiceError> {
+    routing
+        .tenant(tenant)
+        .filter(|found| principal.role == Role::PlatformAdmin || found.id == principal.tenant)
+        .ok_or_else(|| unknown_tenant(tenant))
+}
+
+/// # Errors
+/// 403 for everybody but a platform admin.
+pub(crate) fn platform_admin(principal: &Principal) -> Result<(), ServiceError> {
+    match principal.role {
+        Role::PlatformAdmin => Ok(()),
+        Role::Admin | Role::Invoker => Err(denied("a key of role `platform_admin`")),
+    }
+}
+
+/// The one text for a tenant that does not exist and for one that is not the caller's.
+pub(crate) fn unknown_tenant(tenant: &TenantName) -> ServiceError {
+    ServiceError::new(ErrorCode::NotFound, format!("tenant `{tenant}` does not exist or you may not manage it"))
+}
+
+fn denied(needed: &str) -> ServiceError {
+    ServiceError::new(ErrorCode::PermissionDenied, format!("this needs {needed}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Configuration in two types: [`Config`] as written in TOML, with units and without unknown keys, and [`Settings`]
+//! as meant, checked against each other. The reference page is generated from the same declarations ([`reference`]).
+
+mod reference;
+mod settings;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use reference::reference;
+pub use settings::{HttpSettings, Limits, LogFormat, LogSettings, Settings, SettingsError, WorkerSettings};
+pub use units::{ByteSize, Span, UnitError};
+
+/// A file that is not a configuration. The text names line and column.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("the configuration is not valid\n{0}")]
+pub struct ConfigError(#[from] toml::de::Error);
+
+/// One key with its documentation, for the reference page.
+pub(crate) struct Key {
+    name: &'static str,
+    doc: &'static str,
+}
+
+/// Declares a table of the configuration once: its keys, their types, defaults and documentation.
+macro_rules! table {
+    ($(#[doc = $table_doc:literal])+ $name:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $ty:ty = $default:expr;)+
+    }) => {
+        $(#[doc = $table_doc])+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[doc = $doc])+ pub $field: $ty,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        impl $name {
+            pub(crate) const DOC: &'static str = concat!($($table_doc),+);
+            pub(crate) const KEYS: &'static [Key] =
+                &[$(Key { name: stringify!($field), doc: concat!($($doc),+) }),+];
+        }
+    };
+}
+
+table! {
+    /// Where the server listens and what it accepts from the network.
+    HttpTable {
+        /// Address of the data plane and the admin API.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8000));
+        /// Address of `/metrics`, which asks for no key: keep it on a private network.
+        metrics_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8002));
+        /// The largest inference body, before and after decompression.
+        max_body: ByteSize = ByteSize(tenantry_types::limits::DEFAULT_MAX_BODY_BYTES as u64);
+        /// The most connections at the same time.
+        max_connections: u32 = 4096;
+        /// How long a client may take to send a request's headers.
+        header_timeout: Span = Span::secs(10);
+        /// How long a client may take to send a request's body.
+        body_timeout: Span = Span::secs(60);
+        /// How long running requests may take to end after SIGTERM.
+        drain_timeout: Span = Span::secs(30);
+    }
+}
+
+table! {
+    /// Where durable state lives.
+    StoreTable {
+        /// `sqlite://` or `postgres://`; absent: a SQLite file in `data_dir`.
+        database_url: Option<String> = None;
+        /// The largest uploaded model, and the largest total of an unpacked archive.
+        max_model: ByteSize = ByteSize(tenantry_types::limits::DEFAULT_MAX_MODEL_BYTES);
+    }
+}
+
+table! {
+    /// The library that computes.
+    EngineTable {
+        /// The ONNX Runtime library; absent: `tenantry doctor` says where it is looked for.
+        library: Option<PathBuf> = None;
+    }
+}
+
+table! {
+    /// The worker processes in which models run.
+    WorkersTable {
+        /// Batches that may run at the same time; absent: one for each processor of `cpus`.
+        slots: Option<u16> = None;
+        /// The processors workers may use, by number; empty: those of the server.
+        cpus: Vec<usize> = Vec::new();
+        /// The program `tenantry-worker`; absent: the one beside `tenantry`.
+        binary: Option<PathBuf> = None;
+        /// The most worker processes at the same time.
+        max_workers: u32 = 64;
+        /// How long a worker without models may idle before it is stopped.
+        idle_after: Span = Span::secs(60);
+        /// Address space of one worker; absent: unlimited.
+        memory: Option<ByteSize> = None;
+        /// The most input or output data of one batch.
+        max_arena: ByteSize = ByteSize::mib(512);
+        /// The longest a model may take to load before its worker is killed.
+        load_timeout: Span = Span::secs(60);
+        /// The longest a registration may take before its worker is killed.
+        register_timeout: Span = Span::secs(180);
+        /// Registrations at the same time.
+        max_registrations: u32 = 2;
+        /// The longest one run may take before its worker is killed, unless the version says less.
+        run_timeout: Span = Span::secs(30);
+    }
+}
+
+table! {
+    /// What may wait on the whole server. What exceeds it is refused at once with 503 and a hint when to try again.
+    QueueTable {
+        /// Requests waiting for a slot.
+        max_tasks: usize = 4096;
+        /// Bytes of tensor data waiting for a slot.
+        max_data: ByteSize = ByteSize::gib(1);
+        /// Bytes of request bodies held at the same time, waiting or not.
+        max_bodies: ByteSize = ByteSize::gib(2);
+    }
+}
+
+table! {
+    /// What one tenant may take. What exceeds it is refused at once with 429 and a hint when to try again.
+    LimitsTable {
+        /// Requests in flight at the same time.
+        max_requests: u32 = 512;
+        /// Bytes of request bodies in flight at the same time; never less than one largest body.
+        max_bodies: ByteSize = ByteSize::mib(512);
+        /// Requests waiting for a slot.
+        max_queued_tasks: usize = 512;
+        /// Uploads at the same time.
+        max_uploads: u32 = 4;
+        /// How long a request may take when the client names no timeout.
+        default_timeout: Span = Span::secs(60);
+        /// The longest timeout a client may name; more is cut to this.
+        max_timeout: Span = Span::secs(600);
+    }
+}
+
+table! {
+    /// What the server writes about itself, to standard error.
+    LogTable {
+        /// Filter such as `info` or `info,tenantry_node=debug`.
+        filter: String = "info".to_owned();
+        /// `json` or `text`.
+        format: LogFormat = LogFormat::Json;
+    }
+}
+
+/// The configuration as written. Every key has a default; a key it does not know is an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder of the database, the artefacts and the first administrator's key.
+    pub data_dir: PathBuf,
+    /// Where the server listens.
+    pub http: HttpTable,
+    /// Where durable state lives.
+    pub store: StoreTable,
+    /// The library that computes.
+    pub engine: EngineTable,
+    /// The worker processes.
+    pub workers: WorkersTable,
+    /// What may wait on the whole server.
+    pub queue: QueueTable,
+    /// What one tenant may take.
+    pub limits: LimitsTable,
+    /// What the server writes about itself.
+    pub log: LogTable,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("tenantry-data"),
+            http: HttpTable::default(),
+            store: StoreTable::default(),
+            engine: EngineTable::default(),
+            workers: WorkersTable::default(),
+            queue: QueueTable::default(),
+            limits: LimitsTable::default(),
+            log: LogTable::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file's text.
+    ///
+    /// # Errors
+    /// An unknown key, a wrong type or unit, with line and column.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// The configuration as meant.
+    ///
+    /// # Errors
+    /// Values that contradict each other or cannot work.
+    pub fn settings(&self) -> Result<Settings, SettingsError> {
+        Settings::from_config(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

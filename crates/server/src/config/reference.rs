@@ -1,0 +1,46 @@
+//! The reference page, generated so that it cannot run behind the code.
+
+use std::fmt::Write as _;
+
+use super::{
+    Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, StoreTable, WorkersTable,
+};
+
+/// The reference of all keys as Markdown; `docs/configuration.md` is this text.
+pub fn reference() -> String {
+    let defaults = toml::Table::try_from(Config::default()).unwrap_or_default();
+    let mut page = String::from(
+        "# Configuration\n\n\
+         Generated from the code by `cargo test -p tenantry-server` with `UPDATE_REFERENCE=1`; do not edit.\n\n\
+         `tenantry serve --config FILE` reads TOML. Every key has a default; a key the server does not know is an error.\n\
+         Sizes are written as \"64MiB\" (B, KiB, MiB, GiB, TiB), durations as \"30s\" (ms, s, m, h, d).\n",
+    );
+    let top = [Key { name: "data_dir", doc: " The folder of the database, the artefacts and the first administrator's key." }];
+    section(&mut page, None, " Outside any table.", &top, Some(&defaults));
+    let tables: [(&str, &str, &[Key]); 7] = [
+        ("http", HttpTable::DOC, HttpTable::KEYS),
+        ("store", StoreTable::DOC, StoreTable::KEYS),
+        ("engine", EngineTable::DOC, EngineTable::KEYS),
+        ("workers", WorkersTable::DOC, WorkersTable::KEYS),
+        ("queue", QueueTable::DOC, QueueTable::KEYS),
+        ("limits", LimitsTable::DOC, LimitsTable::KEYS),
+        ("log", LogTable::DOC, LogTable::KEYS),
+    ];
+    for (name, doc, keys) in tables {
+        section(&mut page, Some(name), doc, keys, defaults.get(name).and_then(toml::Value::as_table));
+    }
+    page
+}
+
+fn section(page: &mut String, name: Option<&str>, doc: &str, keys: &[Key], defaults: Option<&toml::Table>) {
+    let title = name.map_or_else(|| "Top level".to_owned(), |name| format!("`[{name}]`"));
+    // Writing to a String cannot fail.
+    let _ = write!(page, "\n## {title}\n\n{}\n\n| key | default | meaning |\n|---|---|---|\n", doc.trim());
+    for key in keys {
+        let default = match defaults.and_then(|defaults| defaults.get(key.name)) {
+            Some(value) => format!("`{value}`"),
+            None => "absent".to_owned(),
+        };
+        let _ = writeln!(page, "| `{}` | {default} | {} |", key.name, key.doc.trim());
+    }
+}

@@ -1,0 +1,256 @@
+//! The configuration as meant: units resolved, defaults filled in, contradictions refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Config, Span};
+
+/// Values that contradict each other or cannot work. The text names the keys and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` {problem}")]
+pub struct SettingsError {
+    /// The key, with its table.
+    pub key: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Everything the composition root needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder of the database, the artefacts and the first administrator's key.
+    pub data_dir: PathBuf,
+    /// `sqlite://` or `postgres://`; absent: a SQLite file in `data_dir`.
+    pub database_url: Option<String>,
+    /// The ONNX Runtime library, when named.
+    pub engine_library: Option<PathBuf>,
+    /// The edges.
+    pub http: HttpSettings,
+    /// The worker processes.
+    pub workers: WorkerSettings,
+    /// What the service bounds.
+    pub limits: Limits,
+    /// What the server writes about itself.
+    pub log: LogSettings,
+}
+
+/// Where the server listens and what it accepts from the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Address of the data plane and the admin API.
+    pub listen: SocketAddr,
+    /// Address of `/metrics`.
+    pub metrics_listen: SocketAddr,
+    /// The largest inference body, before and after decompression.
+    pub max_body_bytes: u64,
+    /// The largest upload.
+    pub max_upload_bytes: u64,
+    /// The most connections at the same time.
+    pub max_connections: u32,
+    /// How long a client may take to send a request's headers.
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    pub body_timeout: Duration,
+    /// How long running requests may take to end after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// The worker processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// Batches that may run at the same time.
+    pub slots: u16,
+    /// The processors workers may use; empty: those of the server.
+    pub cpus: Vec<usize>,
+    /// The program `tenantry-worker`, when named.
+    pub binary: Option<PathBuf>,
+    /// Address space of one worker.
+    pub memory_bytes: Option<u64>,
+    /// The largest arena.
+    pub max_arena_bytes: u64,
+    /// Tasks that may wait for a slot.
+    pub max_queued_tasks: usize,
+    /// Tasks of one tenant that may wait for a slot.
+    pub max_queued_tasks_per_tenant: usize,
+    /// Bytes of tensor data that may wait for a slot.
+    pub max_queued_bytes: u64,
+    /// The longest load.
+    pub load_limit: Duration,
+    /// The longest registration.
+    pub register_limit: Duration,
+}
+
+/// What the service bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest inference body.
+    pub max_body_bytes: u64,
+    /// The largest upload, and the largest total of an unpacked archive.
+    pub max_model_bytes: u64,
+    /// Bytes of bodies held by the whole server.
+    pub max_bodies_bytes: u64,
+    /// Requests of one tenant in flight.
+    pub tenant_max_requests: u32,
+    /// Bytes of one tenant's bodies in flight.
+    pub tenant_max_bodies_bytes: u64,
+    /// Uploads of one tenant at the same time.
+    pub tenant_max_uploads: u32,
+    /// Timeout of a request that names none.
+    pub default_timeout: Duration,
+    /// The longest timeout a request may name.
+    pub max_timeout: Duration,
+    /// The longest run of one batch.
+    pub run_limit: Duration,
+    /// How long a worker without models may idle.
+    pub worker_idle: Duration,
+    /// The most worker processes.
+    pub max_workers: u32,
+    /// Registrations at the same time.
+    pub max_registrations: u32,
+}
+
+/// What the server writes about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Filter such as `info,tenantry_node=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Limits {
+    /// The limits of a configuration without a file.
+    pub fn defaults() -> Self {
+        Self::from_config(&Config::default())
+    }
+
+    fn from_config(config: &Config) -> Self {
+        Self {
+            max_body_bytes: config.http.max_body.0,
+            max_model_bytes: config.store.max_model.0,
+            max_bodies_bytes: config.queue.max_bodies.0,
+            tenant_max_requests: config.limits.max_requests,
+            tenant_max_bodies_bytes: config.limits.max_bodies.0,
+            tenant_max_uploads: config.limits.max_uploads,
+            default_timeout: config.limits.default_timeout.0,
+            max_timeout: config.limits.max_timeout.0,
+            run_limit: config.workers.run_timeout.0,
+            worker_idle: config.workers.idle_after.0,
+            max_workers: config.workers.max_workers,
+            max_registrations: config.workers.max_registrations,
+        }
+    }
+}
+
+impl Settings {
+    /// Resolves and checks a configuration.
+    ///
+    /// # Errors
+    /// The first value that contradicts another or cannot work.
+    pub fn from_config(config: &Config) -> Result<Self, SettingsError> {
+        check(config)?;
+        let workers = &config.workers;
+        let processors = match workers.cpus.len() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            named => named,
+        };
+        Ok(Self {
+            data_dir: config.data_dir.clone(),
+            database_url: config.store.database_url.clone(),
+            engine_library: config.engine.library.clone(),
+            http: HttpSettings {
+                listen: config.http.listen,
+                metrics_listen: config.http.metrics_listen,
+                max_body_bytes: config.http.max_body.0,
+                max_upload_bytes: config.store.max_model.0,
+                max_connections: config.http.max_connections,
+                header_timeout: config.http.header_timeout.0,
+                body_timeout: config.http.body_timeout.0,
+                drain_timeout: config.http.drain_timeout.0,
+            },
+            workers: WorkerSettings {
+                slots: workers.slots.unwrap_or_else(|| u16::try_from(processors).unwrap_or(u16::MAX)),
+                cpus: workers.cpus.clone(),
+                binary: workers.binary.clone(),
+                memory_bytes: workers.memory.map(|size| size.0),
+                max_arena_bytes: workers.max_arena.0,
+                max_queued_tasks: config.queue.max_tasks,
+                max_queued_tasks_per_tenant: config.limits.max_queued_tasks,
+                max_queued_bytes: config.queue.max_data.0,
+                load_limit: workers.load_timeout.0,
+                register_limit: workers.register_timeout.0,
+            },
+            limits: Limits::from_config(config),
+            log: LogSettings { filter: config.log.filter.clone(), format: config.log.format },
+        })
+    }
+}
+
+/// The smallest body a server may insist on: less could not carry the JSON part of an ordinary request.
+const MIN_BODY: ByteSize = ByteSize(4096);
+
+fn check(config: &Config) -> Result<(), SettingsError> {
+    let fail = |key, problem: String| Err(SettingsError { key, problem });
+    let positive_counts = [
+        ("workers.slots", config.workers.slots.map_or(1, u64::from)),
+        ("workers.max_workers", u64::from(config.workers.max_workers)),
+        ("http.max_connections", u64::from(config.http.max_connections)),
+        ("queue.max_tasks", config.queue.max_tasks as u64),
+        ("limits.max_requests", u64::from(config.limits.max_requests)),
+        ("limits.max_queued_tasks", config.limits.max_queued_tasks as u64),
+        ("limits.max_uploads", u64::from(config.limits.max_uploads)),
+        ("workers.max_registrations", u64::from(config.workers.max_registrations)),
+        ("store.max_model", config.store.max_model.0),
+    ];
+    if let Some((key, _)) = positive_counts.into_iter().find(|(_, count)| *count == 0) {
+        return fail(key, "must be at least 1".to_owned());
+    }
+    let positive_spans = [
+        ("http.header_timeout", config.http.header_timeout),
+        ("http.body_timeout", config.http.body_timeout),
+        ("workers.load_timeout", config.workers.load_timeout),
+        ("workers.register_timeout", config.workers.register_timeout),
+        ("workers.run_timeout", config.workers.run_timeout),
+        ("limits.default_timeout", config.limits.default_timeout),
+        ("limits.max_timeout", config.limits.max_timeout),
+    ];
+    if let Some((key, _)) = positive_spans.into_iter().find(|(_, span)| span.0 < Span::millis(1).0) {
+        return fail(key, "must be at least \"1ms\"".to_owned());
+    }
+    if config.http.max_body < MIN_BODY {
+        return fail("http.max_body", format!("must be at least \"{MIN_BODY}\""));
+    }
+    let at_least_one_body =
+        [("limits.max_bodies", config.limits.max_bodies), ("queue.max_bodies", config.queue.max_bodies)];
+    if let Some((key, _)) = at_least_one_body.into_iter().find(|(_, size)| *size < config.http.max_body) {
+        return fail(key, format!("must be at least `http.max_body` ({}), or no body would fit", config.http.max_body));
+    }
+    // INVARIANT: one request's inputs, each aligned in the arena, fit the largest arena.
+    if config.workers.max_arena.0 < config.http.max_body.0.saturating_mul(2) {
+        return fail("workers.max_arena", format!("must be at least twice `http.max_body` ({})", config.http.max_body));
+    }
+    if config.queue.max_data < config.http.max_body {
+        return fail("queue.max_data", format!("must be at least `http.max_body` ({})", config.http.max_body));
+    }
+    if config.limits.default_timeout > config.limits.max_timeout {
+        return fail("limits.default_timeout", "must not exceed `limits.max_timeout`".to_owned());
+    }
+    if config.data_dir.as_os_str().is_empty() {
+        return fail("data_dir", "must name a folder".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn an_empty_file_is_the_default_configuration_and_the_default_is_valid() {
+    assert_eq!(Config::parse("").unwrap(), Config::default());
+    let settings = Config::default().settings().unwrap();
+    assert!(settings.workers.slots >= 1);
+    assert_eq!(settings.limits, Limits::defaults());
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let error = Config::parse("data_dir = \"d\"\n[http]\nlisten = \"127.0.0.1:1\"\nlitsen = 3\n").unwrap_err().to_string();
+    assert!(error.contains("line 4"), "{error}");
+    assert!(error.contains("unknown field `litsen`") && error.contains("`listen`"), "{error}");
+    assert!(Config::parse("[htttp]\n").unwrap_err().to_string().contains("`htttp`"));
+}
+
+#[test]
+fn units_are_read_and_a_bare_number_is_refused() {
+    let config = Config::parse("[http]\nmax_body = \"8MiB\"\nheader_timeout = \"1m 30s\"\n").unwrap();
+    assert_eq!(config.http.max_body, ByteSize::mib(8));
+    assert_eq!(config.http.header_timeout, Span(Duration::from_secs(90)));
+    let error = Config::parse("[http]\nmax_body = 8\n").unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("such as \"64MiB\""), "{error}");
+    let error = Config::parse("[http]\nmax_body = \"8 parsecs\"\n").unwrap_err().to_string();
+    assert!(error.contains("`8 parsecs` is not a size"), "{error}");
+    let error = Config::parse("[http]\nheader_timeout = \"soon\"\n").unwrap_err().to_string();
+    assert!(error.contains("`soon` is not a duration"), "{error}");
+}
+
+#[test]
+fn sizes_print_in_the_largest_exact_unit_and_parse_back() {
+    for (bytes, text) in [(0, "0B"), (1, "1B"), (1023, "1023B"), (1024, "1KiB"), (3 << 20, "3MiB"), (2 << 30, "2GiB")] {
+        assert_eq!(ByteSize(bytes).to_string(), text);
+        assert_eq!(text.parse(), Ok(ByteSize(bytes)));
+    }
+    assert_eq!("512".parse(), Ok(ByteSize(512)));
+    for bad in ["", "MiB", "-1MiB", "1.5MiB", "99999999TiB", "1MB"] {
+        assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused_and_name_the_key() {
+    let refused = |text: &str| Config::parse(text).unwrap().settings().unwrap_err();
+    assert_eq!(refused("[workers]\nslots = 0").key, "workers.slots");
+    assert_eq!(refused("[http]\nmax_body = \"1KiB\"").key, "http.max_body");
+    assert_eq!(refused("[limits]\nmax_bodies = \"1MiB\"").key, "limits.max_bodies");
+    assert_eq!(refused("[workers]\nmax_arena = \"64MiB\"").key, "workers.max_arena");
+    assert_eq!(refused("[limits]\ndefault_timeout = \"1h\"").key, "limits.default_timeout");
+    assert_eq!(refused("[workers]\nrun_timeout = \"0s\"").key, "workers.run_timeout");
+    assert!(refused("[workers]\nslots = 0").to_string().contains("at least 1"));
+}
+
+#[test]
+fn slots_follow_the_named_processors() {
+    let settings = Config::parse("[workers]\ncpus = [0, 2, 3]").unwrap().settings().unwrap();
+    assert_eq!(settings.workers.slots, 3);
+    let settings = Config::parse("[workers]\ncpus = [0, 2, 3]\nslots = 1").unwrap().settings().unwrap();
+    assert_eq!(settings.workers.slots, 1);
+}
+
+#[test]
+fn a_written_configuration_reads_back_the_same() {
+    let text = toml::to_string(&Config::default()).unwrap();
+    assert_eq!(Config::parse(&text).unwrap(), Config::default());
+}
+
+#[test]
+fn the_reference_page_is_up_to_date() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, reference()).unwrap();
+    }
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == reference(), "docs/configuration.md is stale: run this test with UPDATE_REFERENCE=1");
+}
+
+#[test]
+fn every_key_of_every_table_has_documentation_in_the_reference() {
+    fn keys(table: &toml::Table, into: &mut Vec<String>) {
+        for (key, value) in table {
+            match value.as_table() {
+                Some(inner) => keys(inner, into),
+                None => into.push(key.clone()),
+            }
+        }
+    }
+    let page = reference();
+    let mut all = Vec::new();
+    keys(&toml::Table::try_from(Config::default()).unwrap(), &mut all);
+    assert!(all.len() > 30);
+    for key in all {
+        assert!(page.contains(&format!("| `{key}` |")), "{key}");
+    }
+}

@@ -1,0 +1,255 @@
+//! Metrics in the OpenMetrics text format.
+//!
+//! Labels are bounded: a tenant's or model's name appears only once the server itself knows it, never as a client wrote
+//! it, and after [`MAX_FLOWS`] pairs of tenant and model all further ones share one label. A request touches handles
+//! that were looked up once, so it formats no label.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tenantry_types::{ErrorCode, TenantId};
+
+/// The most pairs of tenant and model with series of their own.
+pub(crate) const MAX_FLOWS: usize = 10_000;
+/// The label of every pair beyond [`MAX_FLOWS`]. Not a name: names start with a letter or a digit.
+const OVERFLOW_LABEL: &str = "_other";
+
+type Seconds = Counter<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlowLabels {
+    tenant: String,
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    tenant: String,
+    model: String,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+/// 100 us to 52 s, each bucket twice the one before.
+fn time_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 20))
+}
+
+/// 1 to 256 rows, each bucket twice the one before.
+fn row_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 9))
+}
+
+/// Every metric of the server.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Family<FlowLabels, Histogram, fn() -> Histogram>,
+    queue_wait: Family<FlowLabels, Histogram, fn() -> Histogram>,
+    device_time: Family<FlowLabels, Seconds>,
+    batch_rows: Family<FlowLabels, Histogram, fn() -> Histogram>,
+    registrations: Family<OutcomeLabels, Counter>,
+    pub(crate) gauges: Gauges,
+    flows: RwLock<HashMap<(TenantId, Arc<str>), Arc<FlowMetrics>>>,
+    /// Requests of a known tenant for no model it may use, and requests of nobody known.
+    unresolved: RwLock<HashMap<Option<TenantId>, Arc<FlowMetrics>>>,
+}
+
+/// What is set from the node's figures whenever somebody looks.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) workers: Gauge,
+    pub(crate) replicas: Gauge,
+    pub(crate) queued_tasks: Gauge,
+    pub(crate) queued_bytes: Gauge,
+    pub(crate) running_batches: Gauge,
+    pub(crate) slots: Gauge,
+    pub(crate) registering: Gauge,
+    pub(crate) worker_deaths: Counter,
+}
+
+/// The series of one tenant's requests to one model.
+#[derive(Debug)]
+pub(crate) struct FlowMetrics {
+    labels: FlowLabels,
+    requests: Family<RequestLabels, Counter>,
+    /// One counter a code, success last; looked up on first use, so that codes that never occur make no series.
+    by_code: [OnceLock<Counter>; ErrorCode::ALL.len() + 1],
+    duration: Histogram,
+    queue_wait: Histogram,
+    device_time: Seconds,
+    batch_rows: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let requests = Family::<RequestLabels, Counter>::default();
+        let request_duration =
+            Family::<FlowLabels, Histogram, fn() -> Histogram>::new_with_constructor(time_buckets as fn() -> Histogram);
+        let queue_wait =
+            Family::<FlowLabels, Histogram, fn() -> Histogram>::new_with_constructor(time_buckets as fn() -> Histogram);
+        let device_time = Family::<FlowLabels, Seconds>::default();
+        let batch_rows =
+            Family::<FlowLabels, Histogram, fn() -> Histogram>::new_with_constructor(row_buckets as fn() -> Histogram);
+        let registrations = Family::<OutcomeLabels, Counter>::default();
+        let gauges = Gauges::default();
+        let mut registry = Registry::with_prefix("tenantry");
+        registry.register("requests", "Inference requests by result", requests.clone());
+        registry.register("request_duration_seconds", "From arrival to answer", request_duration.clone());
+        registry.register("queue_wait_seconds", "From submission to dispatch", queue_wait.clone());
+        registry.register("device_time_seconds", "Slot time, shared within a batch", device_time.clone());
+        registry.register("batch_rows", "Rows of the batch a request ran in", batch_rows.clone());
+        registry.register("registrations", "Finished registrations by outcome", registrations.clone());
+        registry.register("workers", "Worker processes", gauges.workers.clone());
+        registry.register("replicas", "Loaded versions", gauges.replicas.clone());
+        registry.register("queued_tasks", "Tasks waiting for a slot", gauges.queued_tasks.clone());
+        registry.register("queued_bytes", "Tensor data waiting for a slot", gauges.queued_bytes.clone());
+        registry.register("running_batches", "Batches running", gauges.running_batches.clone());
+        registry.register("slots", "Batches that may run at the same time", gauges.slots.clone());
+        registry.register("registering_versions", "Versions being registered", gauges.registering.clone());
+        registry.register("worker_deaths", "Workers that ended without being asked to", gauges.worker_deaths.clone());
+        Self {
+            registry,
+            requests,
+            request_duration,
+            queue_wait,
+            device_time,
+            batch_rows,
+            registrations,
+            gauges,
+            flows: RwLock::default(),
+            unresolved: RwLock::default(),
+        }
+    }
+
+    /// The series of a tenant's requests to a model, both named by the server.
+    pub(crate) fn flow(&self, tenant: TenantId, tenant_name: &str, model: &Arc<str>) -> Arc<FlowMetrics> {
+        let key = (tenant, Arc::clone(model));
+        if let Some(known) = self.flows.read().get(&key) {
+            return Arc::clone(known);
+        }
+        let mut flows = self.flows.write();
+        let labels = if flows.len() < MAX_FLOWS {
+            FlowLabels { tenant: tenant_name.to_owned(), model: model.as_ref().to_owned() }
+        } else {
+            // The overflow pair itself is cheap to make again, so it takes no place in the table.
+            return Arc::new(self.make_flow(FlowLabels {
+                tenant: OVERFLOW_LABEL.to_owned(),
+                model: OVERFLOW_LABEL.to_owned(),
+            }));
+        };
+        Arc::clone(flows.entry(key).or_insert_with(|| Arc::new(self.make_flow(labels))))
+    }
+
+    /// The series of requests that reached no model: of a tenant, or of nobody known.
+    pub(crate) fn unresolved(&self, tenant: Option<(TenantId, &str)>) -> Arc<FlowMetrics> {
+        let key = tenant.map(|(id, _)| id);
+        if let Some(known) = self.unresolved.read().get(&key) {
+            return Arc::clone(known);
+        }
+        let mut unresolved = self.unresolved.write();
+        let full = unresolved.len() >= MAX_FLOWS;
+        let name = if full { OVERFLOW_LABEL } else { tenant.map_or("", |(_, name)| name) };
+        let flow = Arc::new(self.make_flow(FlowLabels { tenant: name.to_owned(), model: String::new() }));
+        if full { flow } else { Arc::clone(unresolved.entry(key).or_insert(flow)) }
+    }
+
+    /// Drops the series of tenants and models that are gone.
+    pub(crate) fn retain(&self, known: impl Fn(TenantId, Option<&str>) -> bool) {
+        let gone = |flow: &FlowMetrics| {
+            for counter_code in codes() {
+                self.requests.remove(&flow.request_labels(counter_code));
+            }
+            self.request_duration.remove(&flow.labels);
+            self.queue_wait.remove(&flow.labels);
+            self.device_time.remove(&flow.labels);
+            self.batch_rows.remove(&flow.labels);
+        };
+        self.flows.write().retain(|(tenant, model), flow| {
+            let keep = known(*tenant, Some(model));
+            if !keep {
+                gone(flow);
+            }
+            keep
+        });
+        self.unresolved.write().retain(|tenant, flow| {
+            let keep = tenant.is_none_or(|tenant| known(tenant, None));
+            if !keep {
+                gone(flow);
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn registered(&self, outcome: &'static str) {
+        self.registrations.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+
+    fn make_flow(&self, labels: FlowLabels) -> FlowMetrics {
+        FlowMetrics {
+            requests: self.requests.clone(),
+            by_code: Default::default(),
+            duration: self.request_duration.get_or_create_owned(&labels),
+            queue_wait: self.queue_wait.get_or_create_owned(&labels),
+            device_time: self.device_time.get_or_create_owned(&labels),
+            batch_rows: self.batch_rows.get_or_create_owned(&labels),
+            labels,
+        }
+    }
+}
+
+impl FlowMetrics {
+    /// One request ended with `code` (`None`: answered) after `duration`.
+    pub(crate) fn ended(&self, code: Option<ErrorCode>, duration: Duration) {
+        let position = code.map_or(ErrorCode::ALL.len(), |code| code as usize);
+        if let Some(counter) = self.by_code.get(position) {
+            counter.get_or_init(|| self.requests.get_or_create_owned(&self.request_labels(code))).inc();
+        }
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// One request ran: how long it waited, its share of slot time, and the rows of its batch.
+    pub(crate) fn ran(&self, queue_wait: Duration, device_time: Duration, batch_rows: u32) {
+        self.queue_wait.observe(queue_wait.as_secs_f64());
+        self.device_time.inc_by(device_time.as_secs_f64());
+        self.batch_rows.observe(f64::from(batch_rows));
+    }
+
+    fn request_labels(&self, code: Option<ErrorCode>) -> RequestLabels {
+        RequestLabels {
+            tenant: self.labels.tenant.clone(),
+            model: self.labels.model.clone(),
+            code: code.map_or("ok", ErrorCode::as_str),
+        }
+    }
+}
+
+fn codes() -> impl Iterator<Item = Option<ErrorCode>> {
+    ErrorCode::ALL.into_iter().map(Some).chain([None])
+}
+
+#[cfg(test)]
+mod tests;

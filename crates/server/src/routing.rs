@@ -1,0 +1,231 @@
+//! The routing table: an immutable snapshot of everything a request needs to know, swapped whole after each change.
+//!
+//! It is built from one consistent read of the store. What outlives a swap, such as counters of what is in flight, hangs
+//! on shared parts that the next table takes over; so do versions that did not change, whose identity the node relies on.
+
+mod build;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+use tenantry_node::VersionSpec;
+use tenantry_store::{Optimised, Role, Sharing, StoredFile};
+use tenantry_types::error::sanitise;
+use tenantry_types::model::EngineOptions;
+use tenantry_types::name::MAX_NAME_BYTES;
+use tenantry_types::{
+    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelRef, PlacementId, ServiceError, TenantId,
+    TenantName, TrustDomain, VersionId,
+};
+
+use crate::limits::TenantLoad;
+use crate::metrics::FlowMetrics;
+
+/// When a caller may ask again for a version that is being registered.
+const REGISTERING_RETRY: Duration = Duration::from_secs(1);
+/// Characters of a version or alias that an error shows.
+const SHOWN_VERSION_CHARS: usize = 64;
+
+/// A snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    /// The store's revision it was read at.
+    pub(crate) revision: u64,
+    /// Keys that are not revoked.
+    pub(crate) keys: HashMap<KeyId, RoutedKey>,
+    pub(crate) tenants: HashMap<TenantId, Arc<RoutedTenant>>,
+    pub(crate) tenants_by_name: HashMap<TenantName, TenantId>,
+    /// By `owner/name`.
+    models: HashMap<Box<[u8]>, Arc<RoutedModel>>,
+}
+
+/// A key.
+#[derive(Debug)]
+pub(crate) struct RoutedKey {
+    pub(crate) secret_sha256: Digest,
+    pub(crate) expires_ms: Option<i64>,
+    pub(crate) role: Role,
+    pub(crate) tenant: Arc<RoutedTenant>,
+}
+
+/// A tenant, with what it has in flight.
+#[derive(Debug)]
+pub(crate) struct RoutedTenant {
+    pub(crate) id: TenantId,
+    pub(crate) name: Arc<TenantName>,
+    pub(crate) operator: bool,
+    pub(crate) created_ms: i64,
+    pub(crate) load: Arc<TenantLoad>,
+}
+
+/// A model.
+#[derive(Debug)]
+pub(crate) struct RoutedModel {
+    pub(crate) id: ModelId,
+    /// `owner/name`.
+    pub(crate) full_name: Arc<str>,
+    pub(crate) owner: Arc<RoutedTenant>,
+    pub(crate) reference: ModelRef,
+    pub(crate) shared: Sharing,
+    pub(crate) deployment: RoutedDeployment,
+    pub(crate) versions: BTreeMap<u32, Arc<RoutedVersion>>,
+    pub(crate) aliases: BTreeMap<Box<str>, u32>,
+    /// The metrics of each calling tenant, from its first request on.
+    pub(crate) flows: Arc<RwLock<HashMap<TenantId, Arc<FlowMetrics>>>>,
+}
+
+/// The desired state of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoutedDeployment {
+    pub(crate) id: DeploymentId,
+    pub(crate) generation: u64,
+    pub(crate) version: Option<u32>,
+    pub(crate) min_replicas: u32,
+    pub(crate) max_replicas: u32,
+    pub(crate) idle_after: Option<Duration>,
+}
+
+/// A version.
+#[derive(Debug)]
+pub(crate) struct RoutedVersion {
+    pub(crate) id: VersionId,
+    pub(crate) number: u32,
+    pub(crate) state: RoutedState,
+}
+
+/// Where a version is on its way.
+#[derive(Debug)]
+pub(crate) enum RoutedState {
+    Registering,
+    Refused,
+    Ready(Servable),
+}
+
+/// What serving a version takes.
+#[derive(Debug)]
+pub(crate) struct Servable {
+    pub(crate) spec: Arc<VersionSpec>,
+    pub(crate) digest: Digest,
+    pub(crate) files: Vec<StoredFile>,
+    pub(crate) optimised: Option<Optimised>,
+    pub(crate) options: EngineOptions,
+    /// The domain in which most requests run: the owner's own, or that of any data for the operator's published models.
+    pub(crate) home: TrustDomain,
+    /// The placement in that domain, from the first request on.
+    pub(crate) home_placement: OnceLock<PlacementId>,
+}
+
+impl Routing {
+    /// The model a caller means: `name` in his own tenant, `owner/name` if the owner is he or shares it with him.
+    ///
+    /// # Errors
+    /// 404 with one text, whether the model does not exist or may not be known to exist.
+    pub(crate) fn model(
+        &self,
+        caller: TenantId,
+        caller_name: &TenantName,
+        model: &ModelRef,
+    ) -> Result<&Arc<RoutedModel>, ServiceError> {
+        let owner = model.owner.as_ref().unwrap_or(caller_name);
+        self.models
+            .get(key(owner.as_str(), model.name.as_str()).as_slice())
+            .filter(|found| found.is_visible_to(caller))
+            .ok_or_else(|| unknown_model(model))
+    }
+
+    /// Every model, in no order.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Arc<RoutedModel>> {
+        self.models.values()
+    }
+
+    /// A tenant by its name.
+    pub(crate) fn tenant(&self, name: &TenantName) -> Option<&Arc<RoutedTenant>> {
+        self.tenants.get(self.tenants_by_name.get(name)?)
+    }
+}
+
+impl RoutedModel {
+    /// Whether a tenant may know of this model and use it.
+    pub(crate) fn is_visible_to(&self, caller: TenantId) -> bool {
+        self.owner.id == caller || self.shared == Sharing::Everyone
+    }
+
+    /// Whether one worker may serve every tenant's data with it.
+    pub(crate) fn serves_any_data(&self) -> bool {
+        self.owner.operator && self.shared == Sharing::Everyone
+    }
+
+    /// The trust domain in which a caller's requests run.
+    pub(crate) fn domain(&self, caller: TenantId) -> TrustDomain {
+        let data_owner = if self.serves_any_data() { DataOwner::Any } else { DataOwner::Tenant(caller) };
+        TrustDomain { model_owner: self.owner.id, data_owner }
+    }
+
+    /// The version that serves when none is named.
+    pub(crate) fn deployed(&self) -> Option<&Arc<RoutedVersion>> {
+        self.versions.get(&self.deployment.version?)
+    }
+
+    /// The version a caller means: a number, an alias, or the deployed one. `shown` is the model as he named it.
+    ///
+    /// # Errors
+    /// 404 for a version or alias there is not, 503 where nothing is deployed.
+    pub(crate) fn version(&self, wanted: Option<&str>, shown: &ModelRef) -> Result<&Arc<RoutedVersion>, ServiceError> {
+        let Some(wanted) = wanted else {
+            return self.deployed().ok_or_else(|| {
+                ServiceError::new(ErrorCode::Unavailable, format!("model `{shown}` has no deployed version yet"))
+                    .retry_after(REGISTERING_RETRY)
+            });
+        };
+        let number = if wanted.bytes().all(|c| c.is_ascii_digit()) {
+            wanted.parse().ok()
+        } else {
+            self.aliases.get(wanted).copied()
+        };
+        number.and_then(|number| self.versions.get(&number)).ok_or_else(|| {
+            let wanted = sanitise(wanted, SHOWN_VERSION_CHARS);
+            ServiceError::new(ErrorCode::NotFound, format!("model `{shown}` has no version or alias `{wanted}`"))
+        })
+    }
+}
+
+impl RoutedVersion {
+    /// What serving it takes. `shown` is the model as the caller named it.
+    ///
+    /// # Errors
+    /// 503 while it is being registered, 404 when it was refused.
+    pub(crate) fn servable(&self, shown: &ModelRef) -> Result<&Servable, ServiceError> {
+        match &self.state {
+            RoutedState::Ready(servable) => Ok(servable),
+            RoutedState::Registering => Err(ServiceError::new(
+                ErrorCode::Unavailable,
+                format!("version {} of model `{shown}` is being registered; try again shortly", self.number),
+            )
+            .retry_after(REGISTERING_RETRY)),
+            RoutedState::Refused => Err(ServiceError::new(
+                ErrorCode::NotFound,
+                format!("version {} of model `{shown}` was refused at registration and cannot be served", self.number),
+            )),
+        }
+    }
+}
+
+/// The one text for a model that does not exist and for one the caller may not know of.
+pub(crate) fn unknown_model(model: &ModelRef) -> ServiceError {
+    ServiceError::new(ErrorCode::NotFound, format!("model `{model}` does not exist or you may not use it"))
+}
+
+/// `owner/name` without a heap allocation: both names are bounded.
+fn key(owner: &str, name: &str) -> SmallVec<[u8; 2 * MAX_NAME_BYTES + 1]> {
+    let mut key = SmallVec::new();
+    key.extend_from_slice(owner.as_bytes());
+    key.push(b'/');
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Building the next routing table from the catalogue and the table before it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tenantry_node::VersionSpec;
+use tenantry_store::{Alias, Catalogue, Deployment, Model, Sharing, Tenant, Version, VersionState};
+use tenantry_types::model::Registration;
+use tenantry_types::{DataOwner, ModelId, ModelRef, TenantId, TrustDomain, VersionId};
+
+use super::{RoutedDeployment, RoutedKey, RoutedModel, RoutedState, RoutedTenant, RoutedVersion, Routing, Servable, key};
+
+/// What one row is taken to cost where registration measured nothing.
+const UNMEASURED_COST: Duration = Duration::from_millis(10);
+/// The most rows of one batch, whatever a version's settings say.
+const MAX_BATCH_ROWS: u32 = 4096;
+/// The longest a batch may wait to fill, whatever a version's settings say.
+const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
+
+impl Routing {
+    /// The table of a catalogue. `previous` gives on what outlives a table; `run_limit` bounds every run.
+    pub(crate) fn build(catalogue: Catalogue, previous: &Self, run_limit: Duration) -> Self {
+        let tenants: HashMap<TenantId, Arc<RoutedTenant>> =
+            catalogue.tenants.into_iter().map(|tenant| (tenant.id, routed_tenant(tenant, previous))).collect();
+        let tenants_by_name = tenants.values().map(|tenant| ((*tenant.name).clone(), tenant.id)).collect();
+        let keys = catalogue
+            .keys
+            .into_iter()
+            .filter(|key| key.revoked_ms.is_none())
+            .filter_map(|key| {
+                let tenant = Arc::clone(tenants.get(&key.tenant)?);
+                let routed =
+                    RoutedKey { secret_sha256: key.secret_sha256, expires_ms: key.expires_ms, role: key.role, tenant };
+                Some((key.id, routed))
+            })
+            .collect();
+
+        let known_models: HashMap<ModelId, &Arc<RoutedModel>> =
+            previous.models.values().map(|model| (model.id, model)).collect();
+        let mut deployments: HashMap<ModelId, Deployment> =
+            catalogue.deployments.into_iter().map(|deployment| (deployment.model, deployment)).collect();
+        let mut versions: HashMap<ModelId, Vec<Version>> = HashMap::new();
+        for version in catalogue.versions {
+            versions.entry(version.model).or_default().push(version);
+        }
+        let mut aliases: HashMap<ModelId, Vec<Alias>> = HashMap::new();
+        for alias in catalogue.aliases {
+            aliases.entry(alias.model).or_default().push(alias);
+        }
+        let models = catalogue.models.into_iter().filter_map(|model| {
+            let owner = Arc::clone(tenants.get(&model.owner)?);
+            let deployment = deployments.remove(&model.id)?;
+            let previous = known_models.get(&model.id).copied();
+            let versions = versions.remove(&model.id).unwrap_or_default();
+            let aliases = aliases.remove(&model.id).unwrap_or_default();
+            let name = key(owner.name.as_str(), model.name.as_str()).into_boxed_slice();
+            Some((name, Arc::new(routed_model(&model, owner, deployment, versions, aliases, previous, run_limit))))
+        });
+        let models = models.collect();
+        Self { revision: catalogue.revision, keys, tenants, tenants_by_name, models }
+    }
+
+    /// Versions this table had and `next` has not: the node may forget them.
+    pub(crate) fn gone_in(&self, next: &Self) -> Vec<VersionId> {
+        let kept: HashMap<ModelId, &Arc<RoutedModel>> = next.models.values().map(|model| (model.id, model)).collect();
+        let is_kept = |model: ModelId, number: u32| kept.get(&model).is_some_and(|model| model.versions.contains_key(&number));
+        let all = self.models.values().flat_map(|model| model.versions.values().map(|version| (model.id, version)));
+        all.filter(|(model, version)| !is_kept(*model, version.number)).map(|(_, version)| version.id).collect()
+    }
+}
+
+fn routed_tenant(tenant: Tenant, previous: &Routing) -> Arc<RoutedTenant> {
+    // Names and the operator's mark never change, so a known tenant is taken as it is.
+    if let Some(known) = previous.tenants.get(&tenant.id) {
+        return Arc::clone(known);
+    }
+    Arc::new(RoutedTenant {
+        id: tenant.id,
+        name: Arc::new(tenant.name),
+        operator: tenant.operator,
+        created_ms: tenant.created_ms,
+        load: Arc::default(),
+    })
+}
+
+fn routed_model(
+    model: &Model,
+    owner: Arc<RoutedTenant>,
+    deployment: Deployment,
+    versions: Vec<Version>,
+    aliases: Vec<Alias>,
+    previous: Option<&Arc<RoutedModel>>,
+    run_limit: Duration,
+) -> RoutedModel {
+    let full_name: Arc<str> = match previous {
+        Some(previous) => Arc::clone(&previous.full_name),
+        None => format!("{}/{}", owner.name, model.name).into(),
+    };
+    let data_owner = if owner.operator && model.shared == Sharing::Everyone {
+        DataOwner::Any
+    } else {
+        DataOwner::Tenant(owner.id)
+    };
+    let home = TrustDomain { model_owner: owner.id, data_owner };
+    let versions: BTreeMap<u32, Arc<RoutedVersion>> = versions
+        .into_iter()
+        .map(|version| {
+            let known = previous.and_then(|previous| previous.versions.get(&version.number));
+            (version.number, routed_version(version, known, &full_name, home, run_limit))
+        })
+        .collect();
+    RoutedModel {
+        id: model.id,
+        full_name,
+        reference: ModelRef { owner: Some((*owner.name).clone()), name: model.name.clone() },
+        owner,
+        shared: model.shared,
+        deployment: RoutedDeployment {
+            id: deployment.id,
+            generation: deployment.generation,
+            version: deployment.version,
+            min_replicas: deployment.min_replicas,
+            max_replicas: deployment.max_replicas,
+            idle_after: deployment.idle_after_ms.map(Duration::from_millis),
+        },
+        versions,
+        aliases: aliases.into_iter().map(|alias| (alias.name.as_str().into(), alias.version)).collect(),
+        flows: previous.map(|previous| Arc::clone(&previous.flows)).unwrap_or_default(),
+    }
+}
+
+fn routed_version(
+    version: Version,
+    known: Option<&Arc<RoutedVersion>>,
+    full_name: &str,
+    home: TrustDomain,
+    run_limit: Duration,
+) -> Arc<RoutedVersion> {
+    let (id, number) = (version.id, version.number);
+    let state = match (version.state, version.registration) {
+        (VersionState::Ready, Some(registration)) => {
+            let known = known.filter(|known| known.id == id);
+            let known_servable = known.and_then(|known| match &known.state {
+                RoutedState::Ready(servable) => Some(servable),
+                RoutedState::Registering | RoutedState::Refused => None,
+            });
+            if let (Some(known), Some(servable)) = (known, known_servable)
+                && servable.home == home
+                && servable.optimised == version.optimised
+            {
+                return Arc::clone(known);
+            }
+            // A ready version's registration never changes, so its spec does not either.
+            let spec = match known_servable {
+                Some(servable) => Arc::clone(&servable.spec),
+                None => Arc::new(spec(id, format!("{full_name}:{number}"), &version.settings, &registration, run_limit)),
+            };
+            RoutedState::Ready(Servable {
+                spec,
+                digest: version.digest,
+                files: version.files,
+                optimised: version.optimised,
+                options: registration.profile.options,
+                home,
+                home_placement: OnceLock::new(),
+            })
+        }
+        (VersionState::Refused { .. }, _) => RoutedState::Refused,
+        (VersionState::Registering | VersionState::Ready, _) => RoutedState::Registering,
+    };
+    Arc::new(RoutedVersion { id, number, state })
+}
+
+fn spec(
+    version: VersionId,
+    name: String,
+    settings: &tenantry_types::model::VersionSettings,
+    registration: &Registration,
+    run_limit: Duration,
+) -> VersionSpec {
+    let profile = &registration.profile;
+    let can_batch = registration.can_batch && registration.signature.has_batch_axis();
+    let max_batch = settings.max_batch.unwrap_or(profile.best_batch).clamp(1, MAX_BATCH_ROWS);
+    let delay = Duration::from_millis(settings.max_batch_delay_ms.unwrap_or(0).into());
+    VersionSpec {
+        version,
+        name,
+        signature: Arc::new(registration.signature.clone()),
+        can_batch,
+        max_batch: if can_batch { max_batch } else { 1 },
+        max_batch_delay: delay.min(MAX_BATCH_DELAY),
+        run_limit: settings.max_run_ms.map_or(run_limit, |limit| Duration::from_millis(limit.into()).min(run_limit)),
+        cost: profile.single_run().unwrap_or(UNMEASURED_COST),
+    }
+}

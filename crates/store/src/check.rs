@@ -1,0 +1,212 @@
+//! What a value must be before it is written. The messages reach the client.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+use tenantry_types::limits::MAX_ARCHIVE_FILES;
+use tenantry_types::{Digest, ModelName};
+
+use crate::limits::{
+    MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WORD_BYTES, MAX_WORDS,
+};
+use crate::records::{DeploymentChange, NewVersion, StoredFile};
+use crate::WriteError;
+
+type Checked = Result<(), WriteError>;
+
+fn invalid(message: String) -> Checked {
+    Err(WriteError::Invalid(message))
+}
+
+/// Text of one line.
+pub(crate) fn word(what: &str, text: &str) -> Checked {
+    if text.len() > MAX_WORD_BYTES {
+        return invalid(format!("the {what} is longer than {MAX_WORD_BYTES} bytes"));
+    }
+    // Postgres cannot keep a NUL, and the others have no place in one line.
+    if text.chars().any(char::is_control) {
+        return invalid(format!("the {what} contains control characters"));
+    }
+    Ok(())
+}
+
+/// Text of many lines.
+pub(crate) fn description(text: &str) -> Checked {
+    if text.len() > MAX_DESCRIPTION_BYTES {
+        return invalid(format!("the description is longer than {MAX_DESCRIPTION_BYTES} bytes"));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return invalid("the description contains control characters".to_owned());
+    }
+    Ok(())
+}
+
+fn how_many(things: &str, count: usize) -> Checked {
+    if count > MAX_WORDS { invalid(format!("there are more than {MAX_WORDS} {things}")) } else { Ok(()) }
+}
+
+pub(crate) fn tags(tags: &BTreeMap<String, String>) -> Checked {
+    how_many("tags", tags.len())?;
+    for (name, value) in tags {
+        if name.is_empty() {
+            return invalid("a tag has no name".to_owned());
+        }
+        word("name of a tag", name)?;
+        word("value of a tag", value)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn dependencies(dependencies: &[String]) -> Checked {
+    how_many("dependencies", dependencies.len())?;
+    dependencies.iter().try_for_each(|dependency| word("dependency", dependency))
+}
+
+/// A file name a worker may be told and an archive may hold: relative, plain, inside the version.
+pub(crate) fn file_name(name: &str) -> Checked {
+    let plain = !name.is_empty()
+        && name.len() <= MAX_FILE_NAME_BYTES
+        && !name.contains('\\')
+        && !name.chars().any(char::is_control)
+        && name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if plain {
+        return Ok(());
+    }
+    let shown = tenantry_types::error::sanitise(name, MAX_FILE_NAME_BYTES);
+    invalid(format!(
+        "`{shown}` cannot be the name of a file: use a relative one without `..`, at most {MAX_FILE_NAME_BYTES} bytes"
+    ))
+}
+
+pub(crate) fn version(version: &NewVersion) -> Checked {
+    description(&version.description)?;
+    tags(&version.tags)?;
+    how_many("quality measures", version.quality.len())?;
+    for (name, value) in &version.quality {
+        word("name of a quality measure", name)?;
+        if !value.is_finite() {
+            return invalid(format!("the quality measure `{name}` is not a finite number"));
+        }
+    }
+    how_many("disabled optimizers", version.settings.disabled_optimizers.len())?;
+    version.settings.disabled_optimizers.iter().try_for_each(|name| word("name of an optimizer", name))?;
+    if version.files.is_empty() || version.files.len() > MAX_ARCHIVE_FILES {
+        return invalid(format!("a version has 1 to {MAX_ARCHIVE_FILES} files"));
+    }
+    let mut names = BTreeSet::new();
+    for file in &version.files {
+        file_name(&file.name)?;
+        if !names.insert(&file.name) {
+            return invalid(format!("the file `{}` is there twice", file.name));
+        }
+    }
+    Ok(())
+}
+
+/// All digits would be a version's number.
+pub(crate) fn alias(name: &ModelName) -> Checked {
+    if name.as_str().bytes().all(|c| c.is_ascii_digit()) {
+        return invalid(format!("`{name}` cannot be an alias: it would be taken for a version's number"));
+    }
+    Ok(())
+}
+
+pub(crate) fn deployment(change: &DeploymentChange) -> Checked {
+    if !(1..=MAX_REPLICAS).contains(&change.max_replicas) || change.min_replicas > change.max_replicas {
+        return invalid(format!(
+            "a deployment needs 0 <= min_replicas <= max_replicas and 1 <= max_replicas <= {MAX_REPLICAS}"
+        ));
+    }
+    if change.idle_after_ms.is_some_and(|idle_ms| i64::try_from(idle_ms).is_err()) {
+        return invalid("idle_after is too long; leave it out to keep idle replicas loaded".to_owned());
+    }
+    Ok(())
+}
+
+/// The digest of a file list: each name, digest and length in order, none of which can be mistaken for another.
+pub(crate) fn file_list_digest(files: &[StoredFile]) -> Digest {
+    let mut hasher = Sha256::new();
+    for file in files {
+        // A name has no NUL, the rest has a fixed length.
+        hasher.update(file.name.as_bytes());
+        hasher.update([0]);
+        hasher.update(file.digest.as_bytes());
+        hasher.update(file.bytes.to_be_bytes());
+    }
+    Digest::from_bytes(hasher.finalize().into())
+}
+
+/// What a search looks at: lower case, one space for whatever does not print, capped.
+pub(crate) fn search_text<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for part in parts {
+        for c in part.chars().flat_map(char::to_lowercase).chain(['\n']) {
+            if text.len() + c.len_utf8() > MAX_SEARCH_TEXT_BYTES {
+                return text;
+            }
+            text.push(if c.is_control() { ' ' } else { c });
+        }
+    }
+    text
+}
+
+/// A pattern for `LIKE ... ESCAPE '!'` that finds `word` anywhere in a [`search_text`].
+pub(crate) fn search_pattern(word: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in word.chars().flat_map(char::to_lowercase) {
+        if matches!(c, '!' | '%' | '_') {
+            pattern.push('!');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_stay_inside_the_version() {
+        for good in ["model.onnx", "weights/part-0.bin", "a b.json", ".hidden", "…"] {
+            assert!(file_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "a\0", "a\nb", &"x".repeat(256)] {
+            assert!(file_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_a_file_list_depends_on_names_bytes_and_order() {
+        let file = |name: &str, data: &[u8]| StoredFile {
+            name: name.to_owned(),
+            digest: Digest::of(data),
+            bytes: data.len() as u64,
+        };
+        let list = [file("a", b"1"), file("b", b"2")];
+        let same = file_list_digest(&list);
+        assert_eq!(same, file_list_digest(&list.clone()));
+        let others = [
+            vec![file("b", b"2"), file("a", b"1")],
+            vec![file("a", b"1")],
+            vec![file("a", b"2"), file("b", b"1")],
+            vec![file("ab", b"1"), file("", b"2")],
+        ];
+        for other in others {
+            assert_ne!(same, file_list_digest(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_wildcards_literally() {
+        assert_eq!(search_pattern("A%_!b"), "%a!%!_!!b%");
+        assert_eq!(search_text(["Ä\u{0}b", "C"]), "ä b c ");
+    }
+
+    #[test]
+    fn search_text_is_capped_inside_no_character() {
+        let long = "é".repeat(MAX_SEARCH_TEXT_BYTES);
+        assert!(search_text([long.as_str()]).len() <= MAX_SEARCH_TEXT_BYTES);
+    }
+}

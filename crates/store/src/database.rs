@@ -1,0 +1,169 @@
+//! The database: two pools, their sessions, and the writing transaction.
+//!
+//! This file is the only one that knows which database it is. The difference is confined to how a session is set up;
+//! after that both speak one dialect: `$1` placeholders, TEXT and BIGINT.
+
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::Migrator;
+use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
+
+use crate::{OpenError, WriteError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Connections that read. WAL and Postgres let them read beside the writer.
+const READERS: u32 = 3;
+/// How long a call waits for a connection before it reports the database unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+impl Kind {
+    fn of(url: &str) -> Result<Self, OpenError> {
+        match url.split_once(':') {
+            Some(("sqlite", _)) => Ok(Self::Sqlite),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
+            _ => Err(OpenError::Scheme),
+        }
+    }
+
+    /// What every session begins with. Waiting for a lock ends before [`ACQUIRE_TIMEOUT`] does.
+    const fn session(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &[
+                "PRAGMA busy_timeout = 10000",
+                // Readers see their snapshot while the writer commits.
+                "PRAGMA journal_mode = WAL",
+                // A commit is on the disk when it is acknowledged; in WAL mode the weaker NORMAL would not say so.
+                "PRAGMA synchronous = FULL",
+                "PRAGMA foreign_keys = ON",
+                // 1 MiB a connection instead of 2: the catalogue is read whole and rarely.
+                "PRAGMA cache_size = -1024",
+            ],
+            Self::Postgres => {
+                &["SET lock_timeout = '10s'", "SET statement_timeout = '30s'", "SET synchronous_commit = on"]
+            }
+        }
+    }
+
+    /// What a reading session has besides: no writes, and one snapshot a transaction (in SQLite's WAL that is so anyway).
+    const fn reading_session(self) -> &'static str {
+        match self {
+            Self::Sqlite => "PRAGMA query_only = ON",
+            Self::Postgres => "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    reader: AnyPool,
+    /// INVARIANT: at most one connection, so that writers of this process queue here, first come, first served, and not
+    /// on the database's lock.
+    writer: AnyPool,
+}
+
+impl Database {
+    /// Connects and migrates.
+    pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let kind = Kind::of(url)?;
+        let options: AnyConnectOptions = url.parse()?;
+        let pool = |connections: u32, extra: Option<&'static str>| {
+            AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+                move |connection, _| {
+                    Box::pin(async move {
+                        for statement in kind.session().iter().copied().chain(extra) {
+                            connection.execute(statement).await?;
+                        }
+                        Ok(())
+                    })
+                },
+            )
+        };
+        let writer = pool(1, None).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await?;
+        let reader = pool(READERS, Some(kind.reading_session())).connect_with(options).await?;
+        Ok(Self { reader, writer })
+    }
+
+    /// One snapshot of everything.
+    pub(crate) async fn read(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.reader.begin().await
+    }
+
+    /// A transaction that nothing else writes beside.
+    pub(crate) async fn write(&self) -> Result<Write, WriteError> {
+        let mut transaction = self.writer.begin().await?;
+        // INVARIANT: the first statement. It takes SQLite's write lock before anything is read, so the transaction never
+        // has to upgrade a stale snapshot, and on Postgres it makes writers of several servers wait for each other.
+        sqlx::query("UPDATE store_numbers SET value = value + 1 WHERE name = 'revision'")
+            .execute(&mut *transaction)
+            .await?;
+        Ok(Write { transaction })
+    }
+
+    pub(crate) async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// A writing transaction; dropped without [`Write::commit`] it leaves nothing, not even a new revision.
+pub(crate) struct Write {
+    transaction: Transaction<'static, Any>,
+}
+
+impl Write {
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), WriteError> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+/// Whether the database refused a row because its key is taken.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// The current revision.
+pub(crate) async fn revision(connection: &mut AnyConnection) -> Result<u64, sqlx::Error> {
+    let value: i64 = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'revision'")
+        .fetch_one(connection)
+        .await?;
+    Ok(value.unsigned_abs())
+}
+
+/// How many rows a counting query finds; `query` takes one text.
+pub(crate) async fn count(
+    connection: &mut AnyConnection,
+    query: &'static str,
+    argument: &str,
+) -> Result<usize, sqlx::Error> {
+    let rows: i64 = sqlx::query_scalar(query).bind(argument).fetch_one(connection).await?;
+    Ok(usize::try_from(rows).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_databases_are_spoken() {
+        assert_eq!(Kind::of("sqlite:///x").ok(), Some(Kind::Sqlite));
+        assert_eq!(Kind::of("postgres://h/x").ok(), Some(Kind::Postgres));
+        assert_eq!(Kind::of("postgresql://h/x").ok(), Some(Kind::Postgres));
+        for bad in ["", "mysql://h/x", "/tmp/x.sqlite", "Postgres"] {
+            assert!(matches!(Kind::of(bad), Err(OpenError::Scheme)), "{bad}");
+        }
+    }
+}

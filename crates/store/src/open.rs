@@ -1,0 +1,249 @@
+//! Opening a store: the folder and its lock, the database, the artefacts, and what a kill left over.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use object_store::local::LocalFileSystem;
+use tokio::sync::{RwLock, Semaphore};
+
+use crate::database::{self, Database};
+use crate::{BackendError, OpenError, ReadError, WriteError, limits};
+
+const LOCK_FILE: &str = "lock";
+const IDENTITY_FILE: &str = "store-identity";
+const DATABASE_FILE: &str = "tenantry.sqlite";
+pub(crate) const ARTEFACTS: &str = "artefacts";
+pub(crate) const OPTIMISED: &str = "optimised";
+pub(crate) const STAGING: &str = "staging";
+
+/// Where a store lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// `postgres://...` or `sqlite://...`; absent: an SQLite file in the data folder.
+    pub database_url: Option<String>,
+    /// The folder of the artefacts, made with access for its owner only if it does not exist. One process at a time
+    /// has it open.
+    pub data_dir: PathBuf,
+}
+
+/// The durable truth of one server. Cheap to clone; the folder is let go when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) artefacts: LocalFileSystem,
+    /// Held shared by whoever makes a file visible or refers to one, and alone by whoever removes files, so that a file
+    /// is never removed between the check that it exists and the row that names it.
+    pub(crate) removal: RwLock<()>,
+    pub(crate) uploads: Arc<Semaphore>,
+    /// Locked for as long as this lives; the system lets go of it even when the process is killed.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store, creating or migrating what is missing, and removes what an earlier process left unfinished.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing was changed if the folder is in use or belongs to another database.
+    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+        let folder = config.data_dir.clone();
+        let (folder, lock) = blocking(move || prepare_folder(&folder)).await?;
+        let url = match &config.database_url {
+            Some(url) => url.clone(),
+            None => sqlite_url(&folder.join(DATABASE_FILE)),
+        };
+        let database = Database::open(&url).await?;
+        bind(&database, &folder).await?;
+        let artefacts = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true).with_automatic_cleanup(true);
+        let inner = Inner {
+            database,
+            artefacts,
+            removal: RwLock::new(()),
+            uploads: Arc::new(Semaphore::new(limits::MAX_UPLOADS)),
+            _lock: lock,
+        };
+        let store = Self { inner: Arc::new(inner) };
+        let swept = store.sweep(unix_ms()).await?;
+        if swept.files > 0 {
+            tracing::info!(files = swept.files, bytes = swept.bytes, "removed artefacts nothing refers to");
+        }
+        Ok(store)
+    }
+
+    /// Ends the connections in order, so that SQLite folds its log into the database file. Later calls fail. Not needed
+    /// for safety: a store that is merely dropped, or killed, loses nothing.
+    pub async fn close(&self) {
+        self.inner.database.close().await;
+    }
+}
+
+/// Runs what would block a thread of the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed("work")(io::Error::other(error))))
+}
+
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::DataFolder { action, source }
+}
+
+/// Makes and locks the folder and clears the staging area, which only the holder of the lock may do.
+fn prepare_folder(folder: &Path) -> Result<(PathBuf, File), OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create files"))?;
+    let folder = folder.canonicalize().map_err(failed("find itself"))?;
+    let lock = File::create(folder.join(LOCK_FILE)).map_err(failed("create files"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
+        Err(TryLockError::Error(source)) => return Err(failed("lock a file")(source)),
+    }
+    match std::fs::remove_dir_all(folder.join(STAGING)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove unfinished uploads")(error)),
+        _ => Ok((folder, lock)),
+    }
+}
+
+/// An URL for a path: every byte that could mean something in one is escaped.
+fn sqlite_url(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let mut url = String::from("sqlite://");
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
+            url.push(char::from(*byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url.push_str("?mode=rwc");
+    url
+}
+
+/// Makes sure that folder and database belong together: a sweep with the wrong database would remove every artefact.
+///
+/// Both hold one random number. Where one of them has none yet, it is given the other's only if the folder has no
+/// artefacts.
+async fn bind(database: &Database, folder: &Path) -> Result<(), OpenError> {
+    let in_folder = read_identity(folder)?;
+    let in_database = {
+        let mut snapshot = database.read().await?;
+        let value: Option<i64> = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'identity'")
+            .fetch_optional(&mut *snapshot)
+            .await?;
+        value
+    };
+    let identity = match (in_folder, in_database) {
+        (Some(folder), Some(database)) if folder == database => return Ok(()),
+        (Some(identity), None) | (None, Some(identity)) if !has_artefacts(folder)? => identity,
+        (None, None) if !has_artefacts(folder)? => new_identity()?,
+        _ => return Err(OpenError::Mismatch),
+    };
+    if in_folder.is_none() {
+        write_identity(folder, identity).map_err(failed("create files"))?;
+    }
+    if in_database.is_none() {
+        insert_identity(database, identity).await.map_err(|error| match error {
+            WriteError::Unavailable(BackendError::Database(error)) => OpenError::Database(error),
+            error => OpenError::DataFolder { action: "be claimed", source: io::Error::other(error) },
+        })?;
+    }
+    Ok(())
+}
+
+fn read_identity(folder: &Path) -> Result<Option<i64>, OpenError> {
+    match std::fs::read_to_string(folder.join(IDENTITY_FILE)) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| OpenError::Mismatch),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read files")(error)),
+    }
+}
+
+/// Writes aside and renames, so that a kill leaves either no number or all of it.
+fn write_identity(folder: &Path, identity: i64) -> io::Result<()> {
+    let aside = folder.join(format!("{IDENTITY_FILE}.new"));
+    let mut file = File::create(&aside)?;
+    writeln!(file, "{identity}")?;
+    file.sync_all()?;
+    std::fs::rename(aside, folder.join(IDENTITY_FILE))?;
+    File::open(folder)?.sync_all()
+}
+
+async fn insert_identity(database: &Database, identity: i64) -> Result<(), WriteError> {
+    let mut write = database.write().await?;
+    sqlx::query("INSERT INTO store_numbers (name, value) VALUES ('identity', $1)")
+        .bind(identity)
+        .execute(write.connection())
+        .await?;
+    write.commit().await
+}
+
+fn has_artefacts(folder: &Path) -> Result<bool, OpenError> {
+    match std::fs::read_dir(folder.join(ARTEFACTS)) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("list files")(error)),
+    }
+}
+
+fn new_identity() -> Result<i64, OpenError> {
+    let random = random::<8>().map_err(failed("draw random numbers"))?;
+    // A positive number reads better in a file.
+    Ok(i64::from_be_bytes(random) & i64::MAX)
+}
+
+/// Bytes nobody can guess.
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+/// The time part and the random part of a new id.
+pub(crate) fn id_parts(now_ms: i64) -> Result<(u64, [u8; 10]), WriteError> {
+    let random = random().map_err(|error| WriteError::Unavailable(error.into()))?;
+    Ok((u64::try_from(now_ms).unwrap_or(0), random))
+}
+
+/// The wall clock. Only opening reads it, to tell how old a left-over file is.
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Store {
+    /// The number of changes committed so far. Cheap: tells whether a catalogue read earlier is still current.
+    pub async fn revision(&self) -> Result<u64, ReadError> {
+        let mut snapshot = self.inner.database.read().await?;
+        Ok(database::revision(&mut snapshot).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_becomes_a_url_without_surprises() {
+        assert_eq!(sqlite_url(Path::new("/data/t.sqlite")), "sqlite:///data/t.sqlite?mode=rwc");
+        assert_eq!(sqlite_url(Path::new("/a b/ü?#%/t")), "sqlite:///a%20b/%C3%BC%3F%23%25/t?mode=rwc");
+    }
+
+    #[test]
+    fn the_identity_survives_in_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_identity(folder.path()).unwrap(), None);
+        write_identity(folder.path(), 42).unwrap();
+        assert_eq!(read_identity(folder.path()).unwrap(), Some(42));
+        std::fs::write(folder.path().join(IDENTITY_FILE), "not a number").unwrap();
+        assert!(matches!(read_identity(folder.path()), Err(OpenError::Mismatch)));
+    }
+}

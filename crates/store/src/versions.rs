@@ -1,0 +1,273 @@
+//! Versions: immutable once created, but for what registration finds out about them.
+
+use sqlx::AnyConnection;
+use tenantry_types::error::sanitise;
+use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
+use tenantry_types::model::Registration;
+use tenantry_types::{ModelId, VersionId};
+
+use crate::artefacts::FilePath;
+use crate::database::count;
+use crate::limits::MAX_VERSIONS_PER_MODEL;
+use crate::open::id_parts;
+use crate::records::{NewVersion, Optimised, Version, VersionState};
+use crate::{ReadError, Store, Thing, WriteError, check, deployments, models, rows};
+
+impl Store {
+    /// Creates the next version of a model in the state [`VersionState::Registering`].
+    ///
+    /// # Errors
+    /// [`WriteError::Invalid`] if a file was not uploaded for the model's owner, or has another length.
+    pub async fn create_version(&self, model: ModelId, new: NewVersion, now_ms: i64) -> Result<Version, WriteError> {
+        check::version(&new)?;
+        let (time, random) = id_parts(now_ms)?;
+        let _shared = self.inner.removal.read().await;
+        let mut write = self.inner.database.write().await?;
+        let connection = write.connection();
+        let owner = models::find(connection, model).await?.owner;
+        for file in &new.files {
+            if self.artefact(owner, file.digest).await? != Some(file.bytes) {
+                return Err(WriteError::Invalid(format!("the file `{}` was not uploaded; upload it again", file.name)));
+            }
+        }
+        let there =
+            count(connection, "SELECT COUNT(*) FROM versions WHERE model_id = $1", &model.to_string()).await?;
+        if there >= MAX_VERSIONS_PER_MODEL {
+            return Err(WriteError::LimitReached { things: "versions", limit: MAX_VERSIONS_PER_MODEL });
+        }
+        let version = Version {
+            id: VersionId::from_parts(time, random),
+            model,
+            number: take_number(connection, model).await?,
+            digest: check::file_list_digest(&new.files),
+            files: new.files,
+            description: new.description,
+            tags: new.tags,
+            quality: new.quality,
+            settings: new.settings,
+            state: VersionState::Registering,
+            registration: None,
+            optimised: None,
+            created_ms: now_ms,
+        };
+        insert(connection, &version).await?;
+        write.commit().await?;
+        Ok(version)
+    }
+
+    /// A version by its id.
+    pub async fn version(&self, id: VersionId) -> Result<Version, ReadError> {
+        find(&mut *self.inner.database.read().await?, id).await
+    }
+
+    /// A version by its number.
+    pub async fn version_by_number(&self, model: ModelId, number: u32) -> Result<Version, ReadError> {
+        let mut snapshot = self.inner.database.read().await?;
+        let id = id_of(&mut snapshot, model, number).await?;
+        find(&mut snapshot, id).await
+    }
+
+    /// The versions of a model by number.
+    pub async fn versions(&self, model: ModelId) -> Result<Vec<Version>, ReadError> {
+        list(&mut *self.inner.database.read().await?, model).await
+    }
+
+    /// Makes a registering version ready and, with `deploy`, the one that serves, in one transaction.
+    ///
+    /// `deploy` never goes back: a version whose registration took longer than that of a newer, already deployed one is
+    /// ready but not deployed.
+    ///
+    /// # Errors
+    /// [`WriteError::WrongState`] if the version is not registering (any more).
+    pub async fn finish_version(
+        &self,
+        id: VersionId,
+        registration: &Registration,
+        optimised: Option<&Optimised>,
+        deploy: bool,
+    ) -> Result<Version, WriteError> {
+        let mut write = self.inner.database.write().await?;
+        let connection = write.connection();
+        let mut version = find_registering(connection, id).await?;
+        version.state = VersionState::Ready;
+        version.registration = Some(registration.clone());
+        version.optimised = optimised.cloned();
+        let bytes = optimised.map(|optimised| i64::try_from(optimised.bytes).unwrap_or(i64::MAX));
+        sqlx::query(
+            "UPDATE versions SET state = 'ready', registration = $1, optimised_key = $2, optimised_digest = $3,
+                 optimised_bytes = $4, search_text = $5
+             WHERE id = $6",
+        )
+        .bind(json(registration)?)
+        .bind(optimised.map(|optimised| optimised.key.clone()))
+        .bind(optimised.map(|optimised| optimised.digest.to_string()))
+        .bind(bytes)
+        .bind(search_text(&version))
+        .bind(id.to_string())
+        .execute(&mut *connection)
+        .await?;
+        if deploy {
+            deployments::advance(connection, version.model, version.number).await?;
+        }
+        write.commit().await?;
+        Ok(version)
+    }
+
+    /// Marks a registering version as one the engine would not have. The reason is capped and made fit to show.
+    ///
+    /// # Errors
+    /// [`WriteError::WrongState`] if the version is not registering (any more).
+    pub async fn refuse_version(&self, id: VersionId, reason: &str) -> Result<Version, WriteError> {
+        let mut write = self.inner.database.write().await?;
+        let connection = write.connection();
+        let mut version = find_registering(connection, id).await?;
+        let reason = sanitise(reason, MAX_ENGINE_MESSAGE_CHARS);
+        sqlx::query("UPDATE versions SET state = 'refused', refusal = $1 WHERE id = $2")
+            .bind(reason.as_str())
+            .bind(id.to_string())
+            .execute(&mut *connection)
+            .await?;
+        version.state = VersionState::Refused { reason };
+        write.commit().await?;
+        Ok(version)
+    }
+
+    /// Deletes a version and the files nothing else of its owner refers to.
+    ///
+    /// # Errors
+    /// [`WriteError::WrongState`] while the deployment or an alias names it.
+    pub async fn delete_version(&self, id: VersionId) -> Result<(), WriteError> {
+        let _alone = self.inner.removal.write().await;
+        let mut write = self.inner.database.write().await?;
+        let connection = write.connection();
+        let version = find(connection, id).await?;
+        let owner = models::find(connection, version.model).await?.owner;
+        deployments::check_unused(connection, version.model, version.number).await?;
+        sqlx::query("DELETE FROM versions WHERE id = $1").bind(id.to_string()).execute(&mut *connection).await?;
+        write.commit().await?;
+        Ok(self.remove_unreferenced(owner, FilePath::of_version(owner, &version)).await?)
+    }
+}
+
+/// The next number of a model, which is then never given again.
+async fn take_number(connection: &mut AnyConnection, model: ModelId) -> Result<u32, WriteError> {
+    let number: i64 = sqlx::query_scalar("SELECT next_version FROM models WHERE id = $1")
+        .bind(model.to_string())
+        .fetch_one(&mut *connection)
+        .await?;
+    sqlx::query("UPDATE models SET next_version = next_version + 1 WHERE id = $1")
+        .bind(model.to_string())
+        .execute(connection)
+        .await?;
+    u32::try_from(number).map_err(|_| WriteError::Damaged { thing: Thing::Model, column: "next_version" })
+}
+
+async fn insert(connection: &mut AnyConnection, version: &Version) -> Result<(), WriteError> {
+    sqlx::query(
+        "INSERT INTO versions (id, model_id, number, digest, description, tags, quality, settings, state, search_text,
+             created_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'registering', $9, $10)",
+    )
+    .bind(version.id.to_string())
+    .bind(version.model.to_string())
+    .bind(i64::from(version.number))
+    .bind(version.digest.to_string())
+    .bind(version.description.as_str())
+    .bind(json(&version.tags)?)
+    .bind(json(&version.quality)?)
+    .bind(json(&version.settings)?)
+    .bind(search_text(version))
+    .bind(version.created_ms)
+    .execute(&mut *connection)
+    .await?;
+    for (position, file) in (0_i64..).zip(&version.files) {
+        let bytes = i64::try_from(file.bytes).map_err(|_| WriteError::Invalid("a file is too large".to_owned()))?;
+        sqlx::query("INSERT INTO version_files (version_id, position, name, digest, bytes) VALUES ($1, $2, $3, $4, $5)")
+            .bind(version.id.to_string())
+            .bind(position)
+            .bind(file.name.as_str())
+            .bind(file.digest.to_string())
+            .bind(bytes)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn find(connection: &mut AnyConnection, id: VersionId) -> Result<Version, ReadError> {
+    let row = sqlx::query("SELECT * FROM versions WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?
+        .ok_or(ReadError::NotFound(Thing::Version))?;
+    let files = sqlx::query("SELECT * FROM version_files WHERE version_id = $1 ORDER BY position")
+        .bind(id.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    rows::version(&row, &mut rows::files(&files)?)
+}
+
+async fn find_registering(connection: &mut AnyConnection, id: VersionId) -> Result<Version, WriteError> {
+    let version = find(connection, id).await?;
+    match version.state {
+        VersionState::Registering => Ok(version),
+        VersionState::Ready => Err(WriteError::WrongState("the version is registered already".to_owned())),
+        VersionState::Refused { .. } => Err(WriteError::WrongState("the version was refused already".to_owned())),
+    }
+}
+
+async fn id_of(connection: &mut AnyConnection, model: ModelId, number: u32) -> Result<VersionId, ReadError> {
+    let id: Option<String> = sqlx::query_scalar("SELECT id FROM versions WHERE model_id = $1 AND number = $2")
+        .bind(model.to_string())
+        .bind(i64::from(number))
+        .fetch_optional(connection)
+        .await?;
+    let id = id.ok_or(ReadError::NotFound(Thing::Version))?;
+    id.parse().map_err(|_| ReadError::Damaged { thing: Thing::Version, column: "id" })
+}
+
+/// A version by its number, for other modules' checks inside their transaction.
+pub(crate) async fn find_by_number(
+    connection: &mut AnyConnection,
+    model: ModelId,
+    number: u32,
+) -> Result<Version, ReadError> {
+    let id = id_of(connection, model, number).await?;
+    find(connection, id).await
+}
+
+/// The versions of a model by number.
+pub(crate) async fn list(connection: &mut AnyConnection, model: ModelId) -> Result<Vec<Version>, ReadError> {
+    let rows = sqlx::query("SELECT * FROM versions WHERE model_id = $1 ORDER BY number")
+        .bind(model.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    let files = sqlx::query(
+        "SELECT f.* FROM version_files f JOIN versions v ON v.id = f.version_id WHERE v.model_id = $1
+         ORDER BY f.version_id, f.position",
+    )
+    .bind(model.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut files = rows::files(&files)?;
+    rows.iter().map(|row| rows::version(row, &mut files)).collect()
+}
+
+/// A value as the text of a column.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<String, WriteError> {
+    serde_json::to_string(value).map_err(|error| WriteError::Invalid(format!("a value cannot be kept: {error}")))
+}
+
+fn search_text(version: &Version) -> String {
+    let pairs = version.tags.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    let files = version.files.iter().map(|file| file.name.as_str());
+    let quality = version.quality.keys().map(String::as_str);
+    let signature = version.registration.iter().flat_map(|registration| {
+        let signature = &registration.signature;
+        signature.inputs.iter().chain(signature.outputs.iter()).map(|tensor| &*tensor.name)
+    });
+    // The owner's own words first, so that a file's many names cannot push them over the cap.
+    check::search_text(
+        pairs.chain(quality).chain([version.description.as_str()]).chain(signature).chain(files),
+    )
+}

@@ -1,0 +1,4 @@
+//! What the tests of several crates share. Behind the feature `testing`; never in a shipped binary.
+
+pub mod onnx;
+mod protobuf;

@@ -1,1 +1,0 @@
-//! Chores that need more than cargo: the runtime library, models, generated references.
