@@ -1,1 +1,25 @@
-//! The HTTP edges: they convert and call the server.
+//! The HTTP edges: the Open Inference Protocol under `/v2`, the admin API under `/admin/v1`, and the metrics listener.
+//! They convert and call [`tenantry_server::Server`]; whatever is decided is decided there.
+//!
+//! The order of work on the one path, for an inference: authenticate and admit from headers alone (a refusal reads no
+//! body), collect the body as a chain of buffers under a size and a time limit, inflate and decode it, call the server,
+//! encode. A client that goes away drops the future, and that cancels the request.
+//!
+//! The connection loop is our own ([`serve`]): every limit on what a network peer may hold is set in one place.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+mod body;
+mod connection;
+mod encoding;
+mod infer;
+mod metrics;
+mod path;
+mod pool;
+mod reply;
+mod route;
+mod serve;
+mod v2;
+
+pub use serve::{Listeners, serve};

@@ -314,57 +314,59 @@ impl Node {
                 }
             }
         }
+        let mut unsent = None;
         if !requests.is_empty() {
-            sent = match (&worker, replica) {
+            let outcome = match (&worker, replica) {
                 (Some(worker), Some(replica)) => self.dispatch_requests(batch, worker, replica, requests),
-                _ => {
-                    self.requeue(requests, false);
-                    false
-                }
+                _ => Err(Unsent { members: requests, alone: false }),
             };
+            sent = outcome.is_ok();
+            unsent = outcome.err();
         }
         if !sent {
             // Everybody in the batch was cancelled, or the worker is gone: the slot is free again, nothing was used.
             self.push(Event::Done { batch, used: Duration::ZERO });
         }
+        // After `Done`: the scheduler takes a task back only once its batch has ended.
+        if let Some(Unsent { members, alone }) = unsent {
+            self.requeue(members, alone);
+        }
     }
 
-    /// Gathers a batch into the worker's arena and rings its socket. Says whether it runs.
+    /// Gathers a batch into the worker's arena and rings its socket. What does not run comes back, to be queued again.
     fn dispatch_requests(
-        self: &Arc<Self>,
+        &self,
         batch: BatchId,
         worker: &Arc<Worker>,
         replica: ReplicaId,
         members: Vec<Request>,
-    ) -> bool {
+    ) -> Result<(), Unsent> {
         let mut exec = worker.exec();
         if exec.gone {
-            drop(exec);
-            self.requeue(members, false);
-            return false;
+            return Err(Unsent { members, alone: false });
         }
         let problem = match self.send_run(&mut exec, worker, replica, &members) {
             Ok(Sent { task, started, wanted, placement }) => {
                 exec.begin(Running { batch, task, started, work: Work::Infer { placement, members, wanted } });
-                return true;
+                return Ok(());
             }
             Err(problem) => problem,
         };
         drop(exec);
         match problem {
             // Alone each may fit; one that does not gets its own answer then.
-            SendRunError::Member(_) if members.len() > 1 => self.requeue(members, true),
+            SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true }),
             SendRunError::Member(text) => {
                 for member in members {
                     member.answer(Err(ServeError::InvalidInput(text.clone())), self.now());
                 }
+                Err(Unsent { members: Vec::new(), alone: false })
             }
             SendRunError::Worker(text) => {
                 worker.kill(Kill::Violation(text));
-                self.requeue(members, false);
+                Err(Unsent { members, alone: false })
             }
         }
-        false
     }
 
     fn send_run(
@@ -474,6 +476,13 @@ pub(crate) fn batching(spec: &VersionSpec) -> Batching {
 
 fn file_entries(files: &[ModelFile]) -> Vec<FileEntry> {
     files.iter().map(|file| FileEntry { name: file.name.clone(), bytes: file.bytes }).collect()
+}
+
+/// Requests of a batch that does not run.
+struct Unsent {
+    members: Vec<Request>,
+    /// Whether each must run without company now.
+    alone: bool,
 }
 
 /// A batch on its way to a worker.

@@ -6,7 +6,7 @@ use tenantry_store::{KeySecret, Role};
 use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId, TenantName};
 
 use crate::limits::TenantLoad;
-use crate::routing::{RoutedTenant, Routing};
+use crate::routing::{RoutedKey, RoutedTenant, Routing};
 
 /// An authenticated caller. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,14 +41,13 @@ pub(crate) fn authenticate(
         .and_then(bearer)
         .and_then(KeySecret::parse)
         .and_then(|(id, presented)| {
-            let key = routing.keys.get(&id)?;
-            let good = key.matches(&presented) && key.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
-            good.then(|| Principal {
-                tenant: key.tenant.id,
-                tenant_name: Arc::clone(&key.tenant.name),
+            let RoutedKey { key, tenant } = routing.keys.get(&id)?;
+            (key.matches(&presented) && key.is_live(now_ms)).then(|| Principal {
+                tenant: tenant.id,
+                tenant_name: Arc::clone(&tenant.name),
                 key: id,
                 role: key.role,
-                load: Arc::clone(&key.tenant.load),
+                load: Arc::clone(&tenant.load),
             })
         })
         .ok_or_else(|| {

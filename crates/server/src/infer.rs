@@ -1,20 +1,22 @@
-//! The one path.
+//! The one path: resolve, check, submit, wait, answer, count.
+
 use std::sync::Arc;
 use std::time::Duration;
-use tenantry_types::{InferResponse, ModelRef, RequestId, Signature};
 
-/// Where a request's time went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timing {
-    /// From submission to dispatch.
-    pub queue_wait: Duration,
-    /// This request's share of the batch's slot time.
-    pub device_time: Duration,
-    /// The whole batch's slot time.
-    pub batch_time: Duration,
-    /// Rows in the batch.
-    pub batch_rows: u32,
-}
+use tenantry_node::{ServeError, Submission, Timing};
+use tenantry_types::{
+    ErrorCode, InferRequest, InferResponse, ModelRef, PlacementId, RequestId, ServiceError, Signature,
+};
+
+use crate::inputs;
+use crate::metrics::FlowMetrics;
+use crate::routing::{RoutedModel, RoutedVersion, Servable};
+use crate::{Permit, Principal, Server};
+
+/// The protocol's word for what computes and from which format.
+pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
+/// When a server that is shutting down, or its replacement, may be asked again.
+const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
 /// An answer with what it took.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +25,7 @@ pub struct Inferred {
     pub response: InferResponse,
     /// Where the time went.
     pub timing: Timing,
-    /// The request's id, as given to [`crate::Server::infer`].
+    /// The request's id, as given to [`Server::infer`].
     pub request: RequestId,
 }
 
@@ -58,6 +60,235 @@ pub struct ModelReadiness {
 pub struct ModelSummary {
     /// The name that works for this caller: `name` for his own, `owner/name` for shared ones.
     pub name: ModelRef,
-    /// Whether a deployed version could be served.
+    /// Whether its deployed version could be served.
     pub ready: bool,
 }
+
+/// One request's count. Whatever becomes of the request, it is counted exactly once: a future that is dropped before its
+/// end was cancelled by its client.
+struct Attempt<'a> {
+    server: &'a Server,
+    permit: Permit,
+    flow: Option<Arc<FlowMetrics>>,
+    ended: bool,
+}
+
+impl Attempt<'_> {
+    fn end(mut self, code: Option<ErrorCode>) {
+        self.count(code);
+    }
+
+    fn count(&mut self, code: Option<ErrorCode>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let duration = self.server.node.now().saturating_since(self.permit.arrived());
+            if let Some(flow) = &self.flow {
+                flow.ended(code, duration);
+            }
+            self.permit.tenant().took(duration);
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.count(Some(ErrorCode::Cancelled));
+    }
+}
+
+impl Server {
+    /// Runs one inference. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// 400 for inputs that do not fit, 404 for a model or version there is not, 429 for the tenant's own backlog, 503 for
+    /// the server's, 504 past the deadline, 500 `model_failed` when the model's worker ended. Texts name the model as the
+    /// caller did.
+    pub async fn infer(
+        &self,
+        principal: &Principal,
+        permit: Permit,
+        request: RequestId,
+        infer: InferRequest,
+    ) -> Result<Inferred, ServiceError> {
+        let mut attempt = Attempt { server: self, permit, flow: None, ended: false };
+        let outcome = self.attempt(principal, &mut attempt, request, infer).await;
+        if attempt.flow.is_none() {
+            attempt.flow = Some(self.metrics.unresolved(Some((principal.tenant, principal.tenant_name.as_str()))));
+        }
+        attempt.end(outcome.as_ref().err().map(|error| error.code));
+        outcome
+    }
+
+    async fn attempt(
+        &self,
+        principal: &Principal,
+        attempt: &mut Attempt<'_>,
+        request: RequestId,
+        infer: InferRequest,
+    ) -> Result<Inferred, ServiceError> {
+        let shown = &infer.model;
+        let (model, version) = {
+            // The guard is let go before anything waits.
+            let routing = self.routing.load();
+            let model = routing.model(principal.tenant, &principal.tenant_name, shown)?;
+            (Arc::clone(model), Arc::clone(model.version(infer.version.as_deref(), shown)?))
+        };
+        let flow = attempt.flow.insert(self.flow(principal, &model));
+        let servable = version.servable(shown)?;
+        let signature = &servable.spec.signature;
+        let in_model = |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
+        let outputs = inputs::wanted(&infer, signature).map_err(in_model)?;
+        let timeout = infer.timeout.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout);
+        let inputs = inputs::checked(infer.inputs, signature).map_err(in_model)?;
+        let submission = Submission {
+            placement: self.placement(principal, &model, servable),
+            tenant: principal.tenant,
+            deployment: model.deployment.id,
+            request,
+            inputs,
+            outputs,
+            deadline: Some(attempt.permit.arrived().saturating_add(timeout)),
+        };
+        let answer = self.node.submit(submission).await.map_err(|error| refusal(error, shown, &version))?;
+        let Timing { queue_wait, device_time, batch_rows, .. } = answer.timing;
+        flow.ran(queue_wait, device_time, batch_rows);
+        Ok(Inferred {
+            response: InferResponse {
+                version: version.number.to_string(),
+                model: infer.model,
+                id: infer.id,
+                outputs: answer.outputs,
+            },
+            timing: answer.timing,
+            request,
+        })
+    }
+
+    /// The metrics of a caller's requests to a model.
+    fn flow(&self, principal: &Principal, model: &RoutedModel) -> Arc<FlowMetrics> {
+        if let Some(known) = model.flows.read().get(&principal.tenant) {
+            return Arc::clone(known);
+        }
+        let flow = self.metrics.flow(principal.tenant, principal.tenant_name.as_str(), &model.full_name);
+        Arc::clone(model.flows.write().entry(principal.tenant).or_insert(flow))
+    }
+
+    fn placement(&self, principal: &Principal, model: &RoutedModel, servable: &Servable) -> PlacementId {
+        let domain = model.domain(principal.tenant);
+        if domain == servable.home {
+            return *servable.home_placement.get_or_init(|| self.node.placement(&servable.spec, domain));
+        }
+        self.node.placement(&servable.spec, domain)
+    }
+
+    /// What a client may know of a model. `version`: a number, an alias, or absent for the deployed one.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not the caller's; 503 when the version cannot be served yet.
+    pub fn model_metadata(
+        &self,
+        principal: &Principal,
+        model: &ModelRef,
+        version: Option<&str>,
+    ) -> Result<ModelMetadata, ServiceError> {
+        let routing = self.routing.load();
+        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let spec = &routed.version(version, model)?.servable(model)?.spec;
+        let servable = routed.versions.values().filter(|version| version.servable(model).is_ok());
+        Ok(ModelMetadata {
+            name: model.clone(),
+            versions: servable.map(|version| version.number.to_string()).collect(),
+            platform: PLATFORM,
+            signature: Arc::clone(&spec.signature),
+            max_batch: spec.max_batch,
+        })
+    }
+
+    /// Whether a model would be served: it is loaded or can be loaded on demand, and is not quarantined.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not the caller's.
+    pub fn model_ready(
+        &self,
+        principal: &Principal,
+        model: &ModelRef,
+        version: Option<&str>,
+    ) -> Result<ModelReadiness, ServiceError> {
+        let routing = self.routing.load();
+        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let reason = match routed.version(version, model) {
+            Err(error) if error.code == ErrorCode::NotFound => return Err(error),
+            Err(error) => Some(error.message),
+            Ok(version) => self.obstacle(model, version),
+        };
+        Ok(ModelReadiness { name: model.clone(), ready: reason.is_none() && self.is_ready(), reason })
+    }
+
+    /// The models the caller may use: his own by name, then those shared with him by `owner/name`.
+    pub fn models(&self, principal: &Principal) -> Vec<ModelSummary> {
+        let routing = self.routing.load();
+        let visible = routing.models().filter(|model| model.is_visible_to(principal.tenant));
+        let mut models: Vec<ModelSummary> = visible
+            .map(|model| {
+                let own = model.owner.id == principal.tenant;
+                let name = ModelRef {
+                    owner: model.reference.owner.clone().filter(|_| !own),
+                    name: model.reference.name.clone(),
+                };
+                let ready = model.deployed().is_some_and(|version| self.obstacle(&name, version).is_none());
+                ModelSummary { name, ready }
+            })
+            .collect();
+        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        models
+    }
+
+    /// Why a version would not be served, if so.
+    fn obstacle(&self, model: &ModelRef, version: &RoutedVersion) -> Option<String> {
+        match version.servable(model) {
+            Err(error) => Some(error.message),
+            Ok(_) => {
+                let status = self.node.status_of(version.id);
+                let quarantined = status.quarantined.filter(|_| status.replicas_ready == 0);
+                quarantined.map(|in_force| format!("model `{model}` is not started for now: {}", in_force.reason))
+            }
+        }
+    }
+}
+
+/// The refusal table: whose fault it is, and when to try again.
+fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> ServiceError {
+    let (code, text) = match &error {
+        ServeError::QueueFull { .. } => {
+            (ErrorCode::Unavailable, "the server has as many requests waiting as it takes; try again later".to_owned())
+        }
+        ServeError::TenantQueueFull { .. } => (
+            ErrorCode::ResourceExhausted,
+            "this tenant has as many requests waiting as it may; try again later".to_owned(),
+        ),
+        ServeError::Expired => {
+            (ErrorCode::DeadlineExceeded, format!("model `{model}` had no answer before the request's time ran out"))
+        }
+        ServeError::Draining => (ErrorCode::Unavailable, "the server is shutting down; try again shortly".to_owned()),
+        ServeError::InvalidInput(text) => (ErrorCode::InvalidArgument, format!("model `{model}`: {text}")),
+        ServeError::ModelFailed(text) => (ErrorCode::ModelFailed, format!("model `{model}` failed: {text}")),
+        ServeError::Quarantined { reason, .. } => {
+            (ErrorCode::Unavailable, format!("model `{model}` is not started for now: {reason}"))
+        }
+        ServeError::Gone => (
+            ErrorCode::Unavailable,
+            format!("version {} of model `{model}` was taken away while the request waited", version.number),
+        ),
+        ServeError::Cancelled => (ErrorCode::Cancelled, "the request was cancelled".to_owned()),
+    };
+    let retry_after = match error {
+        ServeError::QueueFull { retry_after }
+        | ServeError::TenantQueueFull { retry_after }
+        | ServeError::Quarantined { retry_after, .. } => Some(retry_after),
+        ServeError::Draining => Some(DRAINING_RETRY),
+        _ => None,
+    };
+    ServiceError { code, message: text, retry_after }
+}
+
+#[cfg(test)]
+mod tests;

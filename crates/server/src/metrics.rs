@@ -238,6 +238,11 @@ impl FlowMetrics {
         self.batch_rows.observe(f64::from(batch_rows));
     }
 
+    /// Slot time of work that is no request: a registration.
+    pub(crate) fn used(&self, device_time: Duration) {
+        self.device_time.inc_by(device_time.as_secs_f64());
+    }
+
     fn request_labels(&self, code: Option<ErrorCode>) -> RequestLabels {
         RequestLabels {
             tenant: self.labels.tenant.clone(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tenantry_node::VersionSpec;
-use tenantry_store::{Optimised, Role, Sharing, StoredFile};
+use tenantry_store::{Key, Optimised, Sharing, StoredFile};
 use tenantry_types::error::sanitise;
 use tenantry_types::model::EngineOptions;
 use tenantry_types::name::MAX_NAME_BYTES;
@@ -45,9 +45,7 @@ pub(crate) struct Routing {
 /// A key.
 #[derive(Debug)]
 pub(crate) struct RoutedKey {
-    pub(crate) secret_sha256: Digest,
-    pub(crate) expires_ms: Option<i64>,
-    pub(crate) role: Role,
+    pub(crate) key: Key,
     pub(crate) tenant: Arc<RoutedTenant>,
 }
 

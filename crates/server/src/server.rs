@@ -1,20 +1,126 @@
-//! The service.
-use tenantry_types::{ErrorCode, InferRequest, ModelRef, RequestId, ServiceError};
+//! The service: what it owns, how it starts, follows changes and ends.
 
-use crate::{Inferred, ModelMetadata, ModelReadiness, ModelSummary, Permit, Principal};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The service every edge calls.
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tenantry_node::Node;
+use tenantry_store::{OpenError, ReadError, Store, WriteError};
+use tenantry_types::{ErrorCode, RequestId, ServiceError};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::bootstrap::BootstrapError;
+use crate::config::Limits;
+use crate::limits::ServerLoad;
+use crate::metrics::Metrics;
+use crate::registration::Deploying;
+use crate::routing::Routing;
+use crate::{Permit, Principal, auth, bootstrap, reconciler, registration};
+
+/// How long after a routing table that could not be read the next try comes.
+const REFRESH_RETRY: Duration = Duration::from_secs(1);
+/// When a write or read that met a busy or broken store may be tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often files nothing refers to are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What the composition root decides for the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The folder in which the first start leaves `admin.key`.
+    pub data_dir: PathBuf,
+    /// What the service bounds.
+    pub limits: Limits,
+}
+
+/// Why the service did not start. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be opened or read.
+    #[error("the store cannot be read")]
+    Store(#[from] ReadError),
+    /// The store could not be opened.
+    #[error("the store cannot be opened")]
+    Open(#[from] OpenError),
+    /// The first tenant and key could not be made.
+    #[error("the first administrator's key cannot be made")]
+    Bootstrap(#[from] BootstrapError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// The service every edge calls. Made by [`Server::start`].
 #[derive(Debug)]
-pub struct Server {}
-
-pub(crate) fn later() -> ServiceError {
-    ServiceError::new(ErrorCode::Unimplemented, "not written yet")
+pub struct Server {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) store: Store,
+    pub(crate) node: Arc<Node>,
+    pub(crate) routing: ArcSwap<Routing>,
+    pub(crate) metrics: Metrics,
+    pub(crate) deploying: Deploying,
+    /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
+    pub(crate) routed: watch::Sender<u64>,
+    load: Arc<ServerLoad>,
+    /// Held by whoever builds the next routing table, so that an older one never replaces a newer one.
+    refreshing: tokio::sync::Mutex<()>,
+    stale: Notify,
+    draining: AtomicBool,
+    ended: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    request_seed: u64,
+    requests: AtomicU64,
 }
 
 impl Server {
-    /// A fresh id for a request; the edge makes one on arrival, so that refusals have one too.
+    /// Starts the service: makes the operator's tenant and key on the first start, reads the routing table, and begins to
+    /// reconcile and to register what was left unregistered.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store cannot be used.
+    pub async fn start(config: ServerConfig, store: Store, node: Arc<Node>) -> Result<Arc<Self>, StartError> {
+        bootstrap::ensure_operator(&store, &config.data_dir, unix_ms()).await?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+        let routing = Routing::build(store.catalogue().await?, &Routing::default(), config.limits.run_limit);
+        let server = Arc::new(Self {
+            deploying: Deploying::after_start(&routing),
+            routed: watch::Sender::new(routing.revision),
+            routing: ArcSwap::from_pointee(routing),
+            limits: Arc::new(config.limits),
+            store,
+            node,
+            metrics: Metrics::new(),
+            load: Arc::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            stale: Notify::new(),
+            draining: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+            tasks: Mutex::default(),
+            request_seed: u64::from_le_bytes(seed),
+            requests: AtomicU64::new(0),
+        });
+        let tasks = vec![
+            tokio::spawn(until_ended(&server, reconciler::run(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, registration::run(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, follow(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, sweep(Arc::clone(&server)))),
+        ];
+        *server.tasks.lock() = tasks;
+        Ok(server)
+    }
+
+    /// A fresh id for a request. The edge makes one on arrival, so that refusals have one too.
     pub fn new_request_id(&self) -> RequestId {
-        RequestId::from_parts(0, [0; 10])
+        // Unique by counter, unlike those of other starts by seed; nobody has to be unable to guess it.
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        let [a, b, c, d, e, f, g, h] = mix(self.request_seed.wrapping_add(count)).to_be_bytes();
+        let [i, j, ..] = self.request_seed.to_be_bytes();
+        RequestId::from_parts(u64::try_from(unix_ms()).unwrap_or(0), [a, b, c, d, e, f, g, h, i, j])
     }
 
     /// Who is calling, from the value of the `Authorization` header.
@@ -22,81 +128,203 @@ impl Server {
     /// # Errors
     /// 401 with one text, whatever was wrong.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, ServiceError> {
-        let _ = authorization;
-        Err(later())
+        let outcome = auth::authenticate(&self.routing.load(), authorization, unix_ms());
+        if let Err(error) = &outcome {
+            self.metrics.unresolved(None).ended(Some(error.code), Duration::ZERO);
+        }
+        outcome
     }
 
     /// Takes a place for one request, from its headers alone. `content_length`: `None` when not announced; then
     /// [`Permit::grow`] counts the body as it comes. The request's time starts here.
     ///
     /// # Errors
-    /// 413 beyond the largest body, 429 beyond the tenant's own limits, 503 beyond the server's.
+    /// 413 beyond the largest body, 429 beyond the tenant's own limits, 503 beyond the server's or while it drains.
     pub fn admit(&self, principal: &Principal, content_length: Option<u64>) -> Result<Permit, ServiceError> {
-        let _ = (principal, content_length);
-        Err(later())
+        let outcome = if self.draining.load(Ordering::Relaxed) {
+            Err(ServiceError::new(ErrorCode::Unavailable, "the server is shutting down; try again shortly")
+                .retry_after(STORE_RETRY))
+        } else {
+            Permit::take(principal.load(), &self.load, &self.limits, content_length, self.node.now())
+        };
+        if let Err(error) = &outcome {
+            let tenant = (principal.tenant, principal.tenant_name.as_str());
+            self.metrics.unresolved(Some(tenant)).ended(Some(error.code), Duration::ZERO);
+        }
+        outcome
     }
 
-    /// Runs one inference. Dropping the future cancels it.
-    ///
-    /// # Errors
-    /// By the refusal table of the design: 400, 404, 429, 503, 504, and 500 `model_failed`.
-    pub async fn infer(
-        &self,
-        principal: &Principal,
-        permit: Permit,
-        request: RequestId,
-        infer: InferRequest,
-    ) -> Result<Inferred, ServiceError> {
-        let _ = (principal, permit, request, infer);
-        Err(later())
-    }
-
-    /// What a client may know of a model. `version`: a number, an alias, or absent for the deployed one.
-    ///
-    /// # Errors
-    /// 404 for what does not exist or is not the caller's; 503 when no version can be served.
-    pub fn model_metadata(
-        &self,
-        principal: &Principal,
-        model: &ModelRef,
-        version: Option<&str>,
-    ) -> Result<ModelMetadata, ServiceError> {
-        let _ = (principal, model, version);
-        Err(later())
-    }
-
-    /// Whether a model would be served.
-    ///
-    /// # Errors
-    /// 404 for what does not exist or is not the caller's.
-    pub fn model_ready(
-        &self,
-        principal: &Principal,
-        model: &ModelRef,
-        version: Option<&str>,
-    ) -> Result<ModelReadiness, ServiceError> {
-        let _ = (principal, model, version);
-        Err(later())
-    }
-
-    /// The models the caller may use, by name.
-    pub fn models(&self, principal: &Principal) -> Vec<ModelSummary> {
-        let _ = principal;
-        Vec::new()
-    }
-
-    /// Whether the server takes requests (it started, and does not drain).
+    /// Whether the server takes requests.
     pub fn is_ready(&self) -> bool {
-        false
+        !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The largest upload, bytes.
+    pub fn max_upload_bytes(&self) -> u64 {
+        self.limits.max_model_bytes
     }
 
     /// The metrics in the OpenMetrics text format.
     pub fn metrics_text(&self) -> String {
-        String::new()
+        let stats = self.node.stats();
+        let gauges = &self.metrics.gauges;
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        gauges.workers.set(whole(stats.workers.len() as u64));
+        gauges.replicas.set(stats.workers.iter().map(|worker| i64::from(worker.replicas)).sum());
+        gauges.queued_tasks.set(whole(stats.queued_tasks));
+        gauges.queued_bytes.set(whole(stats.queued_bytes));
+        gauges.running_batches.set(whole(stats.running_batches));
+        gauges.slots.set(i64::from(stats.slots));
+        gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
+        let known_deaths = gauges.worker_deaths.get();
+        gauges.worker_deaths.inc_by(stats.worker_deaths.saturating_sub(known_deaths));
+        self.metrics.encode()
     }
 
-    /// Stops admitting, lets what runs finish for at most `limit`, then ends the workers.
-    pub async fn drain(&self, limit: std::time::Duration) {
-        let _ = limit;
+    /// Stops admitting, lets what runs finish for at most `limit`, ends the workers, then everything else.
+    pub async fn drain(&self, limit: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.routed.send_modify(|_| {});
+        self.node.drain(limit).await;
+        self.ended.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            // A task that panicked was logged by the runtime; it ends here like the others.
+            let _ = task.await;
+        }
+        self.store.close().await;
+    }
+
+    /// Makes the routing table show everything committed so far. Every admin write ends with it, so that what it did is in
+    /// force when its caller hears of it.
+    ///
+    /// # Errors
+    /// 503 when the store cannot be read; it is tried again until it can.
+    pub(crate) async fn refresh(&self) -> Result<(), ServiceError> {
+        let outcome = self.try_refresh().await;
+        if outcome.is_err() {
+            self.stale.notify_one();
+        }
+        outcome.map_err(storage)
+    }
+
+    async fn try_refresh(&self) -> Result<(), ReadError> {
+        let _one = self.refreshing.lock().await;
+        // Whoever held the lock before may have read our write, too.
+        if self.store.revision().await? == self.routing.load().revision {
+            return Ok(());
+        }
+        let catalogue = self.store.catalogue().await?;
+        let previous = self.routing.load_full();
+        let next = Arc::new(Routing::build(catalogue, &previous, self.limits.run_limit));
+        let revision = next.revision;
+        self.routing.store(Arc::clone(&next));
+        let gone = previous.gone_in(&next);
+        for version in &gone {
+            self.node.retire(*version);
+        }
+        self.forget(&previous, &next);
+        self.routed.send_replace(revision);
+        Ok(())
+    }
+
+    /// Drops the series of tenants and models that are gone.
+    fn forget(&self, previous: &Routing, next: &Routing) {
+        let fewer_tenants = previous.tenants.keys().any(|tenant| !next.tenants.contains_key(tenant));
+        let names: std::collections::HashSet<&str> = next.models().map(|model| &*model.full_name).collect();
+        let fewer_models = previous.models().any(|model| !names.contains(&*model.full_name));
+        if fewer_tenants || fewer_models {
+            self.metrics.retain(|tenant, model| {
+                next.tenants.contains_key(&tenant) && model.is_none_or(|model| names.contains(model))
+            });
+        }
+    }
+}
+
+/// Runs a task until the server ends.
+fn until_ended(
+    server: &Server,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut ended = server.ended.subscribe();
+    async move {
+        tokio::select! {
+            () = task => {}
+            // The sender lives as long as the server, which the task itself keeps.
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+}
+
+/// Catches up whenever a refresh failed.
+async fn follow(server: Arc<Server>) {
+    loop {
+        server.stale.notified().await;
+        while let Err(error) = server.try_refresh().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the routing table is stale; trying again");
+            tokio::time::sleep(REFRESH_RETRY).await;
+        }
+    }
+}
+
+/// Removes what abandoned uploads leave over. Opening the store did so once already.
+async fn sweep(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        match server.store.sweep(unix_ms()).await {
+            Ok(swept) => tracing::info!(files = swept.files, bytes = swept.bytes, "swept unreferenced artefacts"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed"),
+        }
+    }
+}
+
+/// A store's error as the caller may see it; what lies below it goes to the log.
+pub(crate) fn storage<E>(error: E) -> ServiceError
+where
+    E: std::error::Error + Into<ServiceError> + 'static,
+{
+    let shown = error.to_string();
+    let source = error.source().map(|source| format!("{source:?}"));
+    let mut service_error: ServiceError = error.into();
+    match service_error.code {
+        ErrorCode::Unavailable => {
+            tracing::error!(error = shown, source, "the store failed");
+            service_error = service_error.retry_after(STORE_RETRY);
+        }
+        ErrorCode::Internal => {
+            tracing::error!(error = shown, source, "the store failed");
+            service_error = ServiceError::internal();
+        }
+        _ => {}
+    }
+    service_error
+}
+
+/// Whether trying the same write again later can help.
+pub(crate) fn is_temporary(error: &WriteError) -> bool {
+    matches!(error, WriteError::Unavailable(_))
+}
+
+/// The wall clock, milliseconds since the Unix epoch: for expiry and for records.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection, so distinct counts give distinct ids.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixed_counts_differ() {
+        let ids: std::collections::HashSet<u64> = (0..10_000_u64).map(|count| mix(count.wrapping_add(42))).collect();
+        assert_eq!(ids.len(), 10_000);
     }
 }

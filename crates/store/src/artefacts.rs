@@ -112,6 +112,17 @@ impl Store {
         Ok(Optimised { digest: artefact.digest, bytes: artefact.bytes, key: key.to_owned() })
     }
 
+    /// Renames to the address. What is there already is the same bytes; it is replaced, so that it counts as new.
+    async fn publish(&self, owner: TenantId, aside: &Path, address: &Path) -> Result<(), UploadError> {
+        let _shared = self.inner.removal.read().await;
+        match self.tenant(owner).await {
+            Ok(_) => {}
+            Err(ReadError::Unavailable(source)) => return Err(UploadError::Unavailable(source)),
+            Err(_) => return Err(UploadError::OwnerGone),
+        }
+        Ok(self.inner.artefacts.rename(aside, address).await?)
+    }
+
     /// Removes all files of an owner who is gone. The caller holds the removal lock alone.
     pub(crate) async fn remove_files_of(&self, owner: TenantId) -> Result<(), object_store::Error> {
         let owner = owner.to_string();
@@ -233,23 +244,12 @@ impl Writer {
         let hasher = self.hasher.take().ok_or_else(interrupted)?;
         let digest = Digest::from_bytes(hasher.finalize().into());
         self.target.complete().await?;
-        let published = self.publish(&address(digest).0).await;
+        let published = self.store.publish(self.owner, &self.aside, &address(digest).0).await;
         if published.is_err() {
             // A failure here leaves a file nothing knows of; opening the store clears the staging area.
             let _ = self.store.inner.artefacts.delete(&self.aside).await;
         }
         published.map(|()| Artefact { digest, bytes: self.taken_bytes })
-    }
-
-    /// Renames to the address. What is there already is the same bytes; it is replaced, so that it counts as new.
-    async fn publish(&self, address: &Path) -> Result<(), UploadError> {
-        let _shared = self.store.inner.removal.read().await;
-        match self.store.tenant(self.owner).await {
-            Ok(_) => {}
-            Err(ReadError::Unavailable(source)) => return Err(UploadError::Unavailable(source)),
-            Err(_) => return Err(UploadError::OwnerGone),
-        }
-        Ok(self.store.inner.artefacts.rename(&self.aside, address).await?)
     }
 }
 

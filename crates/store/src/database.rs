@@ -9,7 +9,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
 use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
 
-use crate::{OpenError, WriteError};
+use crate::OpenError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -99,7 +99,7 @@ impl Database {
     }
 
     /// A transaction that nothing else writes beside.
-    pub(crate) async fn write(&self) -> Result<Write, WriteError> {
+    pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
         let mut transaction = self.writer.begin().await?;
         // INVARIANT: the first statement. It takes SQLite's write lock before anything is read, so the transaction never
         // has to upgrade a stale snapshot, and on Postgres it makes writers of several servers wait for each other.
@@ -125,8 +125,8 @@ impl Write {
         &mut self.transaction
     }
 
-    pub(crate) async fn commit(self) -> Result<(), WriteError> {
-        Ok(self.transaction.commit().await?)
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await
     }
 }
 

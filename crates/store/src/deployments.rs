@@ -97,7 +97,7 @@ impl Store {
         if deleted.rows_affected() == 0 {
             return Err(WriteError::NotFound(Thing::Alias));
         }
-        write.commit().await
+        Ok(write.commit().await?)
     }
 }
 

@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use tokio::sync::{RwLock, Semaphore};
 
 use crate::database::{self, Database};
-use crate::{BackendError, OpenError, ReadError, WriteError, limits};
+use crate::{OpenError, ReadError, WriteError, limits};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "store-identity";
@@ -131,32 +131,44 @@ fn sqlite_url(path: &Path) -> String {
 /// Makes sure that folder and database belong together: a sweep with the wrong database would remove every artefact.
 ///
 /// Both hold one random number. Where one of them has none yet, it is given the other's only if the folder has no
-/// artefacts.
+/// artefacts. The database comes first, because several servers may meet there for the first time.
 async fn bind(database: &Database, folder: &Path) -> Result<(), OpenError> {
     let in_folder = read_identity(folder)?;
-    let in_database = {
-        let mut snapshot = database.read().await?;
-        let value: Option<i64> = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'identity'")
-            .fetch_optional(&mut *snapshot)
-            .await?;
-        value
+    let in_database = match identity_of(database).await? {
+        Some(identity) => identity,
+        None if has_artefacts(folder)? => return Err(OpenError::Mismatch),
+        None => claim(database, in_folder.map_or_else(new_identity, Ok)?).await?,
     };
-    let identity = match (in_folder, in_database) {
-        (Some(folder), Some(database)) if folder == database => return Ok(()),
-        (Some(identity), None) | (None, Some(identity)) if !has_artefacts(folder)? => identity,
-        (None, None) if !has_artefacts(folder)? => new_identity()?,
-        _ => return Err(OpenError::Mismatch),
-    };
-    if in_folder.is_none() {
-        write_identity(folder, identity).map_err(failed("create files"))?;
+    match in_folder {
+        Some(in_folder) if in_folder == in_database => Ok(()),
+        Some(_) => Err(OpenError::Mismatch),
+        None if has_artefacts(folder)? => Err(OpenError::Mismatch),
+        None => write_identity(folder, in_database).map_err(failed("create files")),
     }
-    if in_database.is_none() {
-        insert_identity(database, identity).await.map_err(|error| match error {
-            WriteError::Unavailable(BackendError::Database(error)) => OpenError::Database(error),
-            error => OpenError::DataFolder { action: "be claimed", source: io::Error::other(error) },
-        })?;
+}
+
+async fn identity_of(database: &Database) -> Result<Option<i64>, OpenError> {
+    let mut snapshot = database.read().await?;
+    let identity = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'identity'");
+    Ok(identity.fetch_optional(&mut *snapshot).await?)
+}
+
+/// Gives the database its number, unless another server was faster, and returns the one it has then.
+async fn claim(database: &Database, identity: i64) -> Result<i64, OpenError> {
+    let mut write = database.write().await?;
+    // The transaction has queued behind every other writer, so what it sees is what it leaves.
+    let there: Option<i64> = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'identity'")
+        .fetch_optional(write.connection())
+        .await?;
+    if let Some(there) = there {
+        return Ok(there);
     }
-    Ok(())
+    sqlx::query("INSERT INTO store_numbers (name, value) VALUES ('identity', $1)")
+        .bind(identity)
+        .execute(write.connection())
+        .await?;
+    write.commit().await?;
+    Ok(identity)
 }
 
 fn read_identity(folder: &Path) -> Result<Option<i64>, OpenError> {
@@ -175,15 +187,6 @@ fn write_identity(folder: &Path, identity: i64) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(aside, folder.join(IDENTITY_FILE))?;
     File::open(folder)?.sync_all()
-}
-
-async fn insert_identity(database: &Database, identity: i64) -> Result<(), WriteError> {
-    let mut write = database.write().await?;
-    sqlx::query("INSERT INTO store_numbers (name, value) VALUES ('identity', $1)")
-        .bind(identity)
-        .execute(write.connection())
-        .await?;
-    write.commit().await
 }
 
 fn has_artefacts(folder: &Path) -> Result<bool, OpenError> {

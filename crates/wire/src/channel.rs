@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -70,6 +71,27 @@ impl Channel {
     /// Takes over one end.
     pub fn new(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+
+    /// The socket a worker was born with, at descriptor `number`. Once a process: it takes the descriptor over.
+    ///
+    /// # Errors
+    /// When there is no such socket there, or it has been taken already.
+    pub fn inherited(number: RawFd) -> io::Result<Self> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        if number < 3 || TAKEN.swap(true, Ordering::Relaxed) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: borrowed for one look only; a number that is no open descriptor is refused by the call.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        if rustix::net::sockopt::socket_type(borrowed)? != SocketType::SEQPACKET {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: open, as just seen; whoever started this process put it there for it to own, and this function hands
+        // it out once.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(Self { fd })
     }
 
     /// Whether `send` and `recv` return `WouldBlock` instead of waiting.

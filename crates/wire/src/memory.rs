@@ -110,10 +110,8 @@ impl FileMap {
     }
 }
 
-impl std::ops::Deref for FileMap {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl AsRef<[u8]> for FileMap {
+    fn as_ref(&self) -> &[u8] {
         // SAFETY: the mapping is readable, `bytes` long and lives as long as `self`; the file behind it is not written
         // to or shortened by contract of `map`.
         unsafe { std::slice::from_raw_parts(self.mapping.start.as_ptr(), self.mapping.bytes) }

@@ -1,1 +1,52 @@
 //! The worker process: wire in, engine, wire out.
+//!
+//! One thread reads a frame, does what it says, answers, and waits for the next. A run costs two system calls, `recvmsg`
+//! and `send`: inputs are read where they lie in the arena, outputs are copied into it once.
+//!
+//! The runtime library is loaded first, before the first byte of a tenant's arrives. The worker knows no path of a
+//! model, holds no credential, and writes nothing but frames (and its last words to stderr).
+
+#![forbid(unsafe_code)]
+
+mod directory;
+mod replicas;
+mod worker;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tenantry_engine::Runtime;
+use tenantry_wire::Channel;
+
+use worker::{End, Worker};
+
+/// The machine is not set up: no runtime library, no socket (`EX_CONFIG`).
+const EXIT_CONFIG: u8 = 78;
+/// The node sent something that is not a frame (`EX_PROTOCOL`).
+const EXIT_PROTOCOL: u8 = 76;
+
+/// The body of `tenantry-worker work`: serves frames until the node says `Exit` or is gone.
+pub fn work(library: &Path) -> ExitCode {
+    let worker = match start(library) {
+        Ok(worker) => worker,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match worker.serve() {
+        End::Asked => ExitCode::SUCCESS,
+        End::Protocol(error) => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_PROTOCOL)
+        }
+    }
+}
+
+fn start(library: &Path) -> anyhow::Result<Worker> {
+    let channel = Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place")?;
+    let runtime = Runtime::open(library)?;
+    directory::enter_empty().context("no empty directory to work in")?;
+    Ok(Worker::new(channel, runtime))
+}

@@ -12,7 +12,7 @@ enum State {
 }
 
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     config: SchedulerConfig,
     /// Tasks that became ready and have not come to their end.
     open: BTreeMap<TaskId, (Task, u64, State)>,
@@ -23,7 +23,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(config: SchedulerConfig) -> Self {
+    pub(crate) fn new(config: SchedulerConfig) -> Self {
         Self {
             config,
             open: BTreeMap::new(),
@@ -34,16 +34,16 @@ impl Ledger {
         }
     }
 
-    pub fn running(&self) -> Vec<BatchId> {
+    pub(crate) fn running(&self) -> Vec<BatchId> {
         self.running.keys().copied().collect()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
     /// Audits one poll.
-    pub fn audit(
+    pub(crate) fn audit(
         &mut self,
         now: MonotonicTime,
         events: &[Event],
@@ -51,10 +51,27 @@ impl Ledger {
         wake: Option<MonotonicTime>,
         stats: &Stats,
     ) {
+        // Time passes before events are heard, so what expired or ran too long comes first and never later.
+        let timed = |decision: &&Decision| matches!(decision, Decision::Expire { .. } | Decision::Abort { .. });
+        let (by_time, by_event) = decisions.split_at(decisions.iter().take_while(timed).count());
+        for decision in by_time {
+            match decision {
+                Decision::Expire { task } => {
+                    let deadline = self.open.get(task).and_then(|(task, ..)| task.deadline);
+                    assert!(deadline.is_some_and(|at| at <= now), "{task} expired before its deadline");
+                    self.end_waiting(*task);
+                }
+                Decision::Abort { batch } => {
+                    assert!(self.running.contains_key(batch), "{batch} aborted though it does not run");
+                    assert!(self.aborted.insert(*batch), "{batch} aborted twice");
+                }
+                other => panic!("{other:?} is not a matter of time"),
+            }
+        }
         let mut cancelled = Vec::new();
         for event in events {
             match event {
-                // A task may end by the very next event, and its id may then come again; tests avoid that within a poll.
+                // An id may come again once its task has ended; the tests avoid that within one poll.
                 Event::Ready { task } if !self.open.contains_key(&task.id) => {
                     self.ended.remove(&task.id);
                     self.open.insert(task.id, (task.clone(), self.arrivals, State::Waiting));
@@ -72,20 +89,13 @@ impl Ledger {
             }
         }
         let before: BTreeMap<TaskId, (Task, u64, State)> = self.open.clone();
-        for decision in decisions {
+        for decision in by_event {
             match decision {
                 Decision::Dispatch { batch, slot, worker, tasks, .. } => {
                     self.started(*batch, *slot, *worker, tasks, &before);
                 }
                 Decision::Reject { task, .. } | Decision::Drop { task } => self.end_waiting(*task),
-                Decision::Expire { task } => {
-                    let deadline = self.open.get(task).and_then(|(task, ..)| task.deadline);
-                    assert!(deadline.is_some_and(|at| at <= now), "{task} expired before its deadline");
-                    self.end_waiting(*task);
-                }
-                Decision::Abort { batch } => {
-                    assert!(self.aborted.insert(*batch), "{batch} aborted twice");
-                }
+                other => panic!("{other:?} comes after what the events brought about"),
             }
         }
         for task in cancelled {

@@ -29,7 +29,7 @@ struct Running {
 
 /// See the module. Rejections carry [`MIN_RETRY_AFTER`], whatever the backlog.
 #[derive(Debug)]
-pub struct Reference {
+pub(crate) struct Reference {
     config: SchedulerConfig,
     now: MonotonicTime,
     waiting: Vec<Waiting>,
@@ -42,7 +42,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn new(config: SchedulerConfig) -> Self {
+    pub(crate) fn new(config: SchedulerConfig) -> Self {
         Self {
             config,
             now: MonotonicTime::ZERO,
@@ -56,7 +56,12 @@ impl Reference {
         }
     }
 
-    pub fn poll(&mut self, now: MonotonicTime, events: &[Event], out: &mut Vec<Decision>) -> Option<MonotonicTime> {
+    pub(crate) fn poll(
+        &mut self,
+        now: MonotonicTime,
+        events: &[Event],
+        out: &mut Vec<Decision>,
+    ) -> Option<MonotonicTime> {
         self.now = self.now.max(now);
         self.fire(out);
         for event in events {
@@ -66,23 +71,23 @@ impl Reference {
         self.wake()
     }
 
-    pub fn running(&self) -> Vec<BatchId> {
+    pub(crate) fn running(&self) -> Vec<BatchId> {
         self.running.iter().map(|running| running.batch).collect()
     }
 
-    pub fn queued(&self, placement: PlacementId) -> u32 {
+    pub(crate) fn queued(&self, placement: PlacementId) -> u32 {
         self.waiting.iter().filter(|waiting| waiting.task.place == Place::Placement(placement)).count() as u32
     }
 
-    pub fn queued_tasks(&self) -> u32 {
+    pub(crate) fn queued_tasks(&self) -> u32 {
         self.waiting.len() as u32
     }
 
-    pub fn queued_bytes(&self) -> u64 {
+    pub(crate) fn queued_bytes(&self) -> u64 {
         self.waiting.iter().map(|waiting| waiting.task.bytes).sum()
     }
 
-    pub fn demand(&self) -> Vec<(PlacementId, u32, MonotonicTime)> {
+    pub(crate) fn demand(&self) -> Vec<(PlacementId, u32, MonotonicTime)> {
         let mut placements: Vec<PlacementId> = self.placements.iter().map(|&(id, _)| id).collect();
         placements.sort();
         placements.retain(|&id| !self.replicas.iter().any(|&(_, of, _)| of == id));
@@ -308,7 +313,7 @@ impl Reference {
 }
 
 /// What a scheduler that knew nothing of the backlog would advise.
-pub fn without_advice(decisions: &[Decision]) -> Vec<Decision> {
+pub(crate) fn without_advice(decisions: &[Decision]) -> Vec<Decision> {
     let mut decisions = decisions.to_vec();
     for decision in &mut decisions {
         if let Decision::Reject { retry_after, .. } = decision {

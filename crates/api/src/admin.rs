@@ -1,0 +1,73 @@
+//! The admin API under `/admin/v1`. Each handler converts and calls the server; its document is generated from the same
+//! declarations.
+
+mod convert;
+mod document;
+mod extract;
+mod keys;
+mod models;
+mod system;
+mod tenants;
+pub mod types;
+mod uploads;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_server::Server;
+use tenantry_server::config::HttpSettings;
+use tenantry_types::{ErrorCode, ServiceError};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use document::openapi;
+
+use extract::Refusal;
+
+/// What the admin handlers share.
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    server: Arc<Server>,
+    /// The document, as text: made once.
+    document: Arc<str>,
+    /// How long a client may pause inside an upload.
+    upload_pause: Duration,
+}
+
+/// All routes with their documentation.
+fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::with_openapi(document::skeleton())
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::delete))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(uploads::create))
+        .routes(routes!(models::list))
+        .routes(routes!(models::show, models::update, models::delete))
+        .routes(routes!(versions::list, versions::create))
+        .routes(routes!(versions::show, versions::delete))
+        .routes(routes!(models::set_alias, models::delete_alias))
+        .routes(routes!(models::deployment, models::set_deployment))
+        .routes(routes!(system::status))
+        .routes(routes!(system::metrics))
+        .routes(routes!(system::document))
+}
+
+/// The router of `/admin`.
+pub(crate) fn router(server: Arc<Server>, settings: &HttpSettings) -> axum::Router {
+    let (router, _) = routes().split_for_parts();
+    let state = AdminState { server, document: openapi().into(), upload_pause: settings.body_timeout };
+    router
+        .fallback(|| async { Refusal(ServiceError::new(ErrorCode::NotFound, "no such path under /admin")) })
+        .method_not_allowed_fallback(|| async {
+            (
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                axum::Extension(ServiceError::invalid("this path does not take this method; see the header Allow")),
+            )
+        })
+        .with_state(state)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What every request goes through, and where it goes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use tenantry_server::Server;
+use tenantry_server::config::HttpSettings;
+use tenantry_types::ServiceError;
+use tower_service::Service as _;
+
+use crate::pool::Pool;
+use crate::reply::{self, Reply, ReplyBody};
+use crate::{admin, metrics, v2};
+
+/// What the edges share.
+pub(crate) struct Edge {
+    pub(crate) server: Arc<Server>,
+    pub(crate) settings: HttpSettings,
+    pub(crate) pool: Pool,
+    admin: axum::Router,
+    draining: AtomicBool,
+}
+
+/// Which listener a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// The data plane and the admin API.
+    Main,
+    /// `/metrics`.
+    Metrics,
+}
+
+impl Edge {
+    pub(crate) fn new(server: Arc<Server>, settings: HttpSettings) -> Self {
+        let places = std::thread::available_parallelism().map_or(1, usize::from);
+        let admin = admin::router(Arc::clone(&server), &settings);
+        Self { server, settings, pool: Pool::new(places), admin, draining: AtomicBool::new(false) }
+    }
+
+    /// Whether new connections are refused and old ones end with their current request.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, entrance: Entrance, request: Request<Incoming>) -> Result<Reply, Infallible> {
+        if entrance == Entrance::Metrics {
+            return Ok(metrics::serve(self, &request));
+        }
+        let id = self.server.new_request_id();
+        let path = request.uri().path();
+        let reply = if is_under(path, "/v2") {
+            v2::serve(self, request, id).await
+        } else if is_under(path, "/admin") {
+            let reply = self.answer_admin(request).await?;
+            unpack(reply, &id)
+        } else {
+            reply::not_found(&id)
+        };
+        reply::identify(reply, &id)
+    }
+
+    async fn answer_admin(&self, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+        // A router is always ready; cloning it counts a reference.
+        self.admin.clone().call(request.map(axum::body::Body::new)).await
+    }
+}
+
+/// Gives a refusal of an admin handler the one form errors have, now that the request's id is at hand.
+fn unpack(mut response: axum::response::Response, id: &tenantry_types::RequestId) -> Reply {
+    let Some(error) = response.extensions_mut().remove::<ServiceError>() else {
+        return response.map(ReplyBody::Admin);
+    };
+    let mut reply = reply::error(&error, id);
+    if response.status() == http::StatusCode::METHOD_NOT_ALLOWED {
+        *reply.status_mut() = response.status();
+    }
+    // What the router adds (`Allow`) stays.
+    let added: Vec<(http::HeaderName, HeaderValue)> =
+        response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    for (name, value) in added {
+        if name == http::header::ALLOW {
+            reply.headers_mut().insert(name, value);
+        }
+    }
+    reply
+}
+
+fn is_under(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

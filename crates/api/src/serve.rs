@@ -1,0 +1,174 @@
+//! The listeners and the connection loop, with every limit on what a network peer may hold.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use tenantry_server::Server;
+use tenantry_server::config::HttpSettings;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{Connection, Requests};
+use crate::route::{Edge, Entrance};
+
+/// The most bytes of a request's line and headers.
+const MAX_HEADER_BYTES: usize = 32 << 10;
+/// The most bytes of a connection's read buffer: what one read of a large body takes.
+const MAX_BUFFER_BYTES: usize = 256 << 10;
+/// Connections to the metrics listener: a few scrapers.
+const MAX_METRICS_CONNECTIONS: usize = 32;
+/// How long accepting pauses when the process has no descriptors left: until some connection ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sockets that are bound and listening.
+#[derive(Debug)]
+pub struct Listeners {
+    main: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// What the system says, with the address it says it of.
+    pub async fn bind(listen: SocketAddr, metrics_listen: SocketAddr) -> io::Result<Self> {
+        Ok(Self { main: bind(listen).await?, metrics: bind(metrics_listen).await? })
+    }
+
+    /// Where the data plane and the admin API are reached.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.main.local_addr()
+    }
+
+    /// Where `/metrics` is reached.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn metrics_address(&self) -> io::Result<SocketAddr> {
+        self.metrics.local_addr()
+    }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// Serves until `shutdown` is ready, then drains: no new connections, idle ones are closed, running requests get
+/// `settings.drain_timeout` to end. Returns when all connections are closed or that time is over.
+pub async fn serve(
+    server: Arc<Server>,
+    listeners: Listeners,
+    settings: HttpSettings,
+    shutdown: impl Future<Output = ()>,
+) {
+    let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let drain_timeout = settings.drain_timeout;
+    let edge = Arc::new(Edge::new(server, settings));
+    let (stop, stopping) = watch::channel(false);
+    let tracker = TaskTracker::new();
+    let door = |entrance, listener, max_connections| Door {
+        entrance,
+        listener,
+        places: Arc::new(Semaphore::new(max_connections)),
+        edge: Arc::clone(&edge),
+        stopping: stopping.clone(),
+        tracker: tracker.clone(),
+    };
+    tracker.spawn(door(Entrance::Main, listeners.main, max_connections).run());
+    tracker.spawn(door(Entrance::Metrics, listeners.metrics, MAX_METRICS_CONNECTIONS).run());
+
+    shutdown.await;
+    tracing::info!(connections = tracker.len().saturating_sub(2), "draining");
+    edge.drain();
+    // Every receiver lives in a task of the tracker; if none is left there is nobody to tell.
+    let _ = stop.send(true);
+    tracker.close();
+    if tokio::time::timeout(drain_timeout, tracker.wait()).await.is_err() {
+        tracing::warn!(connections = tracker.len(), "the time to drain is over; closing the rest");
+    }
+}
+
+/// One listener and what it lets in.
+struct Door {
+    entrance: Entrance,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    edge: Arc<Edge>,
+    stopping: watch::Receiver<bool>,
+    tracker: TaskTracker,
+}
+
+impl Door {
+    async fn run(mut self) {
+        loop {
+            // Beyond the limit, connections wait in the system's backlog, which is bounded too.
+            let accepted = async {
+                let place = Arc::clone(&self.places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                accepted = accepted => accepted,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return,
+            };
+            // Nobody closes the semaphore.
+            let Ok(place) = place else { return };
+            match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve_connection(self.entrance, stream, Arc::clone(&self.edge), self.stopping.clone());
+                    self.tracker.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_connection(entrance: Entrance, stream: TcpStream, edge: Arc<Edge>, mut stopping: watch::Receiver<bool>) {
+    // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
+    let _ = stream.set_nodelay(true);
+    let requests = Arc::new(Requests::default());
+    let service = service_fn(|request| {
+        let edge = Arc::clone(&edge);
+        let serving = requests.begin();
+        async move {
+            let reply = edge.answer(entrance, request).await;
+            drop(serving);
+            reply
+        }
+    });
+    let connection = http1::Builder::new()
+        // The connection itself limits how long a head may take, without a timer a request.
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(Connection::new(stream, Arc::clone(&edge), Arc::clone(&requests)), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = stopping.wait_for(|stopping| *stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}

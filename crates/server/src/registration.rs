@@ -1,0 +1,294 @@
+//! Registration: every version that is in the state `registering` is looked at by a worker, once, until it is ready or
+//! refused.
+//!
+//! The queue is the store itself: what a server that died had not finished is found again at the next start. Claims of the
+//! worker are checked here before they become truth.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tenantry_node::{RegisterError, RegisterRequest};
+use tenantry_store::{ReadError, UploadError, VersionState, WriteError};
+use tenantry_types::VersionId;
+use tenantry_types::error::sanitise;
+use tenantry_types::limits::{MAX_ENGINE_MESSAGE_CHARS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
+use tenantry_types::model::{FileMetadata, Registration};
+use tenantry_types::tensor::MAX_RANK;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Server;
+use crate::reconciler::optimised_key;
+use crate::routing::{RoutedModel, RoutedState, Routing};
+use crate::server::is_temporary;
+
+/// The pause after a registration that could not run; doubles up to [`MAX_RETRY`].
+const MIN_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause after a registration that could not run.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+/// How often a version may end its worker before it is refused. One death may be the machine's fault, e.g. its memory's.
+const MAX_DEATHS: u32 = 2;
+/// An optimised form may be larger than its source, within reason.
+const OPTIMISED_BYTES_FACTOR: u64 = 2;
+/// The most custom pairs of a file's metadata that are kept.
+const MAX_CUSTOM_PAIRS: usize = 64;
+/// The most batch sizes of a profile that are kept.
+const MAX_POINTS: usize = 32;
+/// The most threads a version may run with.
+const MAX_THREADS: u16 = 256;
+
+/// Which registering versions are to be deployed when they are ready.
+///
+/// The wish is not in the store. After a restart a version is therefore deployed only where nothing else is: traffic never
+/// moves to a version whose owner may have said no.
+#[derive(Debug, Default)]
+pub(crate) struct Deploying {
+    not: Mutex<HashSet<VersionId>>,
+}
+
+impl Deploying {
+    pub(crate) fn after_start(routing: &Routing) -> Self {
+        let unsure = routing.models().filter(|model| model.deployment.version.is_some()).flat_map(|model| {
+            let registering = model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
+            registering.map(|version| version.id)
+        });
+        Self { not: Mutex::new(unsure.collect()) }
+    }
+
+    /// Remembers that a new version is not to be deployed.
+    pub(crate) fn refuse(&self, version: VersionId) {
+        self.not.lock().insert(version);
+    }
+
+    fn is_wanted(&self, version: VersionId) -> bool {
+        !self.not.lock().contains(&version)
+    }
+
+    fn forget(&self, version: VersionId) {
+        self.not.lock().remove(&version);
+    }
+}
+
+/// The versions to be registered, oldest first.
+pub(crate) fn waiting(routing: &Routing) -> Vec<(VersionId, Arc<RoutedModel>)> {
+    let mut waiting: Vec<_> = routing
+        .models()
+        .flat_map(|model| {
+            let registering = model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
+            registering.map(|version| (version.id, Arc::clone(model)))
+        })
+        .collect();
+    waiting.sort_unstable_by_key(|(id, _)| *id);
+    waiting
+}
+
+/// Why a registration did not end.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("the files cannot be read")]
+    Files(#[from] ReadError),
+    #[error("the optimised form cannot be kept")]
+    Optimised(#[from] UploadError),
+    #[error("the outcome cannot be written")]
+    Write(#[from] WriteError),
+    #[error("no worker could take it")]
+    Busy,
+    #[error("its worker ended: {0}")]
+    Ended(String),
+}
+
+/// What became of a try.
+struct Tried {
+    version: VersionId,
+    outcome: Result<(), Unfinished>,
+}
+
+/// A version that is to be tried again.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+    deaths: u32,
+}
+
+/// Runs for as long as the server does.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut routed = server.routed.subscribe();
+    let mut running: JoinSet<Tried> = JoinSet::new();
+    let mut busy: HashSet<VersionId> = HashSet::new();
+    let mut retries: HashMap<VersionId, Retry> = HashMap::new();
+    loop {
+        routed.mark_unchanged();
+        let waiting = waiting(&server.routing.load());
+        retries.retain(|version, _| waiting.iter().any(|(id, _)| id == version));
+        let now = Instant::now();
+        let is_due = |version: &VersionId| retries.get(version).is_none_or(|retry| retry.at <= now);
+        // A server that drains begins nothing.
+        let room = if server.is_ready() { server.limits.max_registrations as usize } else { 0 };
+        for (version, model) in &waiting {
+            if running.len() >= room {
+                break;
+            }
+            if is_due(version) && busy.insert(*version) {
+                let (server, version, model) = (Arc::clone(&server), *version, Arc::clone(model));
+                let deaths = retries.get(&version).map_or(0, |retry| retry.deaths);
+                running.spawn(async move {
+                    let outcome = server.register(version, &model, deaths).await;
+                    Tried { version, outcome }
+                });
+            }
+        }
+        let next = retries.iter().filter(|(version, _)| !busy.contains(*version)).map(|(_, retry)| retry.at).min();
+        let next = next.filter(|_| running.len() < room);
+        tokio::select! {
+            Ok(()) = routed.changed() => {}
+            Some(joined) = running.join_next() => match joined {
+                Ok(Tried { version, outcome }) => {
+                    busy.remove(&version);
+                    match outcome {
+                        Ok(()) => { retries.remove(&version); }
+                        Err(error) => {
+                            let retry = next_try(retries.get(&version).copied(), &error);
+                            tracing::warn!(
+                                %version, error = &error as &dyn std::error::Error,
+                                retry_ms = retry.pause.as_millis() as u64, "a registration did not finish"
+                            );
+                            server.metrics.registered("retried");
+                            retries.insert(version, retry);
+                        }
+                    }
+                }
+                Err(error) => {
+                    // The version's id went down with the task; whatever runs is tried again when it ends.
+                    tracing::error!(%error, "a registration's task failed");
+                    busy.clear();
+                    running.abort_all();
+                }
+            },
+            () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+            else => return,
+        }
+    }
+}
+
+fn next_try(last: Option<Retry>, error: &Unfinished) -> Retry {
+    let pause = last.map_or(MIN_RETRY, |last| last.pause.saturating_mul(2).min(MAX_RETRY));
+    let deaths = last.map_or(0, |last| last.deaths) + u32::from(matches!(error, Unfinished::Ended(_)));
+    Retry { at: Instant::now() + pause, pause, deaths }
+}
+
+impl Server {
+    /// Registers one version: `Ok` when nothing is left to do for it, whatever the outcome was.
+    async fn register(&self, id: VersionId, model: &RoutedModel, deaths: u32) -> Result<(), Unfinished> {
+        let version = match self.store.version(id).await {
+            Ok(version) if version.state == VersionState::Registering => version,
+            // Deleted, or finished by somebody else: the next routing table shows it.
+            Ok(_) | Err(ReadError::NotFound(_)) => return self.see_outcome().await,
+            Err(error) => return Err(error.into()),
+        };
+        let owner = model.owner.id;
+        let files = self.open_files(owner, &version.files).await?;
+        let request = RegisterRequest { owner, files, settings: version.settings.clone() };
+        let registered = match self.node.register(request).await {
+            Ok(registered) => registered,
+            Err(RegisterError::Refused(reason)) => return self.refuse(id, &reason).await,
+            Err(RegisterError::Ended(reason)) if deaths + 1 >= MAX_DEATHS => {
+                return self.refuse(id, &format!("its worker ended {MAX_DEATHS} times; the last time: {reason}")).await;
+            }
+            Err(RegisterError::Ended(reason)) => return Err(Unfinished::Ended(reason)),
+            Err(RegisterError::Busy) => return Err(Unfinished::Busy),
+        };
+        let flow = self.metrics.flow(owner, model.owner.name.as_str(), &model.full_name);
+        flow.used(registered.device_time);
+        let registration = match checked(registered.registration) {
+            Ok(registration) => registration,
+            Err(reason) => return self.refuse(id, &reason).await,
+        };
+        let runtime = self.node.runtime().filter(|_| registered.optimised_bytes > 0);
+        let optimised = match runtime {
+            Some(runtime) => {
+                let key = optimised_key(&version.digest, &runtime, &registration.profile.options);
+                let limit_bytes = self.limits.max_model_bytes.saturating_mul(OPTIMISED_BYTES_FACTOR);
+                Some(self.store.put_optimised(owner, &key, registered.optimised, limit_bytes).await?)
+            }
+            None => None,
+        };
+        let deploy = self.deploying.is_wanted(id);
+        match self.store.finish_version(id, &registration, optimised.as_ref(), deploy).await {
+            Ok(_) => {
+                tracing::info!(version = %id, model = &*model.full_name, number = version.number, "a version is ready");
+                self.metrics.registered("ready");
+            }
+            Err(error) if is_temporary(&error) => return Err(error.into()),
+            Err(error) => tracing::info!(version = %id, %error, "a registered version is not wanted any more"),
+        }
+        self.deploying.forget(id);
+        self.see_outcome().await
+    }
+
+    async fn refuse(&self, id: VersionId, reason: &str) -> Result<(), Unfinished> {
+        match self.store.refuse_version(id, &sanitise(reason, MAX_ENGINE_MESSAGE_CHARS)).await {
+            Ok(_) => {
+                tracing::info!(version = %id, reason, "a version was refused");
+                self.metrics.registered("refused");
+            }
+            Err(error) if is_temporary(&error) => return Err(error.into()),
+            Err(error) => tracing::info!(version = %id, %error, "a refused version is not wanted any more"),
+        }
+        self.deploying.forget(id);
+        self.see_outcome().await
+    }
+
+    async fn see_outcome(&self) -> Result<(), Unfinished> {
+        // A refresh that fails is repeated by its own task.
+        let _ = self.refresh().await;
+        Ok(())
+    }
+}
+
+/// A worker's claims, checked and cut to size.
+fn checked(mut registration: Registration) -> Result<Registration, String> {
+    let signature = &registration.signature;
+    for (what, tensors) in [("inputs", &signature.inputs), ("outputs", &signature.outputs)] {
+        if tensors.len() > MAX_TENSORS {
+            return Err(format!("the model has {} {what}; at most {MAX_TENSORS} are supported", tensors.len()));
+        }
+        let mut names = HashSet::new();
+        for tensor in tensors {
+            let shown = || sanitise(&tensor.name, 80);
+            if tensor.name.is_empty() || tensor.name.len() > MAX_TENSOR_NAME_BYTES || tensor.name.contains(char::is_control) {
+                return Err(format!("the name `{}` among the model's {what} is not supported", shown()));
+            }
+            if tensor.dims.len() > MAX_RANK {
+                return Err(format!("`{}` has {} dimensions; at most {MAX_RANK} are supported", shown(), tensor.dims.len()));
+            }
+            if !names.insert(tensor.name.as_str()) {
+                return Err(format!("the name `{}` occurs twice among the model's {what}", shown()));
+            }
+        }
+    }
+    if signature.outputs.is_empty() {
+        return Err("the model has no outputs".to_owned());
+    }
+    if !(1..=MAX_THREADS).contains(&registration.profile.options.threads) {
+        return Err(format!("a model runs with 1 to {MAX_THREADS} threads"));
+    }
+    let clean = |text: &mut String| *text = sanitise(text, MAX_ENGINE_MESSAGE_CHARS);
+    let FileMetadata { producer, description, graph_name, custom } = &mut registration.metadata;
+    [producer, description, graph_name].into_iter().for_each(clean);
+    custom.truncate(MAX_CUSTOM_PAIRS);
+    for (name, value) in custom {
+        clean(name);
+        clean(value);
+    }
+    clean(&mut registration.profile.runtime);
+    registration.profile.points.truncate(MAX_POINTS);
+    registration.can_batch &= registration.signature.has_batch_axis();
+    registration.profile.best_batch = registration.profile.best_batch.max(1);
+    Ok(registration)
+}
+
+#[cfg(test)]
+mod tests;

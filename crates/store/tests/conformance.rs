@@ -1,0 +1,88 @@
+//! One suite of what the store promises, run on SQLite and on a Postgres cluster of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "conformance/artefacts.rs"]
+mod artefacts;
+#[path = "conformance/catalogue.rs"]
+mod catalogue;
+#[path = "conformance/opening.rs"]
+mod opening;
+#[path = "conformance/registry.rs"]
+mod registry;
+#[path = "conformance/search.rs"]
+mod search;
+mod support;
+#[path = "conformance/tenants.rs"]
+mod tenants;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use support::{Backend, Cluster, Shared};
+
+type Case = fn(Shared) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+macro_rules! cases {
+    ($($module:ident::$case:ident,)*) => {
+        &[$((stringify!($module::$case), (|backend| Box::pin($module::$case(backend))) as Case)),*]
+    };
+}
+
+const CASES: &[(&str, Case)] = cases![
+    tenants::have_unique_names_and_are_listed_oldest_first,
+    tenants::take_everything_with_them_when_deleted,
+    tenants::keys_open_by_their_secret_until_revoked_or_expired,
+    tenants::keys_are_bounded_and_dead_ones_make_room,
+    registry::a_model_is_created_once_with_its_deployment,
+    registry::a_models_fields_change_and_bad_ones_are_refused,
+    registry::a_version_is_registered_or_refused_once,
+    registry::a_version_needs_its_files_uploaded_by_its_owner,
+    registry::version_numbers_are_distinct_under_concurrency_and_never_reused,
+    registry::a_deployment_changes_by_compare_and_set,
+    registry::exactly_one_of_many_concurrent_changes_wins,
+    registry::a_late_registration_does_not_displace_a_newer_version,
+    registry::aliases_move_and_protect_what_they_name,
+    registry::deleting_a_model_removes_all_of_it,
+    search::finds_words_whatever_their_case_and_place,
+    search::finds_tags_exactly_and_goes_on_page_by_page,
+    artefacts::are_kept_by_owner_and_digest,
+    artefacts::are_visible_whole_or_not_at_all,
+    artefacts::of_a_deleted_tenant_are_not_taken,
+    artefacts::go_with_the_last_version_that_refers_to_them,
+    artefacts::nothing_refers_to_are_swept_after_a_day,
+    artefacts::optimised_forms_never_replace_each_other,
+    artefacts::uploads_are_bounded,
+    catalogue::is_one_moment_however_busy_the_writers,
+    catalogue::of_a_thousand_models_is_whole,
+    catalogue::counts_commits_only,
+    catalogue::a_damaged_row_is_an_error_that_names_the_column,
+    opening::again_finds_everything,
+    opening::is_for_one_process_at_a_time,
+    opening::with_another_database_is_refused,
+    opening::at_the_same_time_migrates_once,
+];
+
+/// Runs every case in its own place; one that fails does not hide the others.
+async fn run(backend: Backend) {
+    let backend: Shared = Arc::new(backend);
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        if tokio::spawn(case(backend.clone())).await.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "failed: {failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite() {
+    run(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    match Cluster::start() {
+        Some(cluster) => run(Backend::postgres(cluster)).await,
+        None => eprintln!("skipped: no Postgres on this machine"),
+    }
+}

@@ -1,0 +1,132 @@
+//! Loaded versions, and the way from descriptors to one.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tenantry_engine::{Fault, Form, LoadError, Model, Runtime, SharedBytes, Source, anonymous_bytes, register, trim};
+use tenantry_types::ReplicaId;
+use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
+use tenantry_wire::{FailureKind, FileEntry, FileMap, ModelForm};
+
+/// The most replicas of one worker.
+const MAX_REPLICAS: usize = 256;
+
+/// Why a task gave no result: what goes into a `Failed` frame.
+pub(crate) struct Failed {
+    pub(crate) kind: FailureKind,
+    pub(crate) message: String,
+}
+
+impl Failed {
+    pub(crate) fn resource(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Resource, message: message.into() }
+    }
+
+    pub(crate) fn model(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Model, message: message.into() }
+    }
+}
+
+pub(crate) fn kind(fault: Fault) -> FailureKind {
+    match fault {
+        Fault::Input => FailureKind::Input,
+        Fault::Model => FailureKind::Model,
+        Fault::Resource => FailureKind::Resource,
+    }
+}
+
+impl From<LoadError> for Failed {
+    fn from(error: LoadError) -> Self {
+        Self { kind: kind(error.fault()), message: error.to_string() }
+    }
+}
+
+/// What a load measured.
+pub(crate) struct Loaded {
+    pub(crate) load_ns: u64,
+    pub(crate) resident_bytes: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Replicas {
+    models: HashMap<ReplicaId, Model>,
+}
+
+impl Replicas {
+    pub(crate) fn get_mut(&mut self, replica: ReplicaId) -> Option<&mut Model> {
+        self.models.get_mut(&replica)
+    }
+
+    /// Forgets a replica, and gives its memory back.
+    pub(crate) fn unload(&mut self, replica: ReplicaId) {
+        if self.models.remove(&replica).is_some() {
+            trim();
+        }
+    }
+
+    pub(crate) fn load(
+        &mut self,
+        runtime: Runtime,
+        replica: ReplicaId,
+        form: ModelForm,
+        files: &[FileEntry],
+        fds: &[OwnedFd],
+        options: &EngineOptions,
+    ) -> Result<Loaded, Failed> {
+        if self.models.len() >= MAX_REPLICAS && !self.models.contains_key(&replica) {
+            return Err(Failed::resource(format!("a worker holds at most {MAX_REPLICAS} replicas")));
+        }
+        trim();
+        let before = anonymous_bytes();
+        let started = Instant::now();
+        let source = source(form, files, fds)?;
+        let model = runtime.load(&source, options)?;
+        let load_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        drop(source);
+        self.models.insert(replica, model);
+        // What loading needed and freed again is not the replica's.
+        trim();
+        let resident_bytes = anonymous_bytes().unwrap_or(0).saturating_sub(before.unwrap_or(u64::MAX));
+        Ok(Loaded { load_ns, resident_bytes })
+    }
+}
+
+/// Registers the model in `fds`, whose last is the file for the optimised form.
+pub(crate) fn register_model(
+    runtime: Runtime,
+    files: &[FileEntry],
+    fds: &[OwnedFd],
+    settings: &VersionSettings,
+) -> Result<(Registration, u64), Failed> {
+    let Some((optimised, fds)) = fds.split_last() else {
+        return Err(Failed::resource("a registration came without descriptors"));
+    };
+    let source = source(ModelForm::Source, files, fds)?;
+    let map = |bytes: u64| Ok(Arc::new(FileMap::map(optimised.as_fd(), bytes)?) as SharedBytes);
+    let registered = register(runtime, &source, settings, optimised.as_fd(), &map)?;
+    drop(source);
+    trim();
+    Ok(registered)
+}
+
+/// Maps each file; the first is the model, the others its external data.
+fn source(form: ModelForm, files: &[FileEntry], fds: &[OwnedFd]) -> Result<Source, Failed> {
+    if files.len() != fds.len() {
+        return Err(Failed::resource("files and descriptors do not match"));
+    }
+    let mut mapped = Vec::with_capacity(files.len());
+    for (file, fd) in files.iter().zip(fds) {
+        let map = FileMap::map(fd.as_fd(), file.bytes)
+            .map_err(|error| Failed::resource(format!("a model file cannot be mapped: {}", error.kind())))?;
+        mapped.push((file.name.clone(), Arc::new(map) as SharedBytes));
+    }
+    let mut mapped = mapped.into_iter();
+    let Some((_, model)) = mapped.next() else { return Err(Failed::model("there is no model file")) };
+    let form = match form {
+        ModelForm::Source => Form::Source,
+        ModelForm::Optimised => Form::Optimised,
+    };
+    Ok(Source { form, model, external: mapped.collect() })
+}

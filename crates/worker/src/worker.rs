@@ -1,0 +1,233 @@
+//! The loop: one frame after the other.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use tenantry_engine::{InputTensor, Outputs, RunError, Runtime};
+use tenantry_types::error::sanitise;
+use tenantry_types::{ReplicaId, TaskId};
+use tenantry_wire::{
+    Channel, FromWorker, MAX_FAILURE_MESSAGE_CHARS, MAX_FDS, PROTOCOL, RecvError, SendError, TensorDescriptor,
+    ToWorker, WorkerArena, align_up,
+};
+
+use crate::replicas::{Failed, Replicas, kind, register_model};
+
+/// How serving ends.
+pub(crate) enum End {
+    /// The node said so, or is gone.
+    Asked,
+    /// The conversation broke.
+    Protocol(String),
+}
+
+impl From<SendError> for End {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Closed => Self::Asked,
+            error => Self::Protocol(format!("cannot answer the node: {error}")),
+        }
+    }
+}
+
+/// Outputs that wait for a larger arena.
+struct Pending {
+    task: TaskId,
+    outputs: Outputs,
+    compute_ns: u64,
+}
+
+/// The worker's whole state.
+pub(crate) struct Worker {
+    channel: Channel,
+    runtime: Runtime,
+    arena: Option<(u32, WorkerArena)>,
+    replicas: Replicas,
+    pending: Option<Pending>,
+}
+
+impl Worker {
+    pub(crate) fn new(channel: Channel, runtime: Runtime) -> Self {
+        Self { channel, runtime, arena: None, replicas: Replicas::default(), pending: None }
+    }
+
+    /// Serves frames until the node says `Exit` or is gone.
+    pub(crate) fn serve(mut self) -> End {
+        let ready = FromWorker::Ready {
+            protocol: PROTOCOL,
+            runtime: self.runtime.version().to_owned(),
+            cpu: self.runtime.cpu(),
+        };
+        if let Err(error) = self.channel.send(&ready, &[]) {
+            return error.into();
+        }
+        loop {
+            let (frame, fds) = match self.channel.recv_with_fds(MAX_FDS) {
+                Ok(received) => received,
+                Err(RecvError::Closed) => return End::Asked,
+                Err(error) => return End::Protocol(format!("cannot understand the node: {error}")),
+            };
+            if let Err(end) = self.handle(frame, &fds) {
+                return end;
+            }
+        }
+    }
+
+    fn handle(&mut self, frame: ToWorker, fds: &[OwnedFd]) -> Result<(), End> {
+        match frame {
+            ToWorker::Run { task, replica, arena, inputs, outputs } => {
+                match self.run(replica, arena, &inputs, &outputs) {
+                    Ok((outputs, compute_ns)) => self.deliver(Pending { task, outputs, compute_ns }),
+                    Err(failed) => self.fail(task, &failed),
+                }
+            }
+            ToWorker::Arena { generation, input_bytes, output_bytes } => {
+                self.replace_arena(generation, input_bytes, output_bytes, fds)?;
+                match self.pending.take() {
+                    Some(pending) => self.deliver(pending),
+                    None => Ok(()),
+                }
+            }
+            ToWorker::Load { task, replica, form, files, options } => {
+                match self.replicas.load(self.runtime, replica, form, &files, fds, &options) {
+                    Ok(loaded) => self.answer(&FromWorker::Loaded {
+                        task,
+                        replica,
+                        load_ns: loaded.load_ns,
+                        resident_bytes: loaded.resident_bytes,
+                    }),
+                    Err(failed) => self.fail(task, &failed),
+                }
+            }
+            ToWorker::Register { task, files, settings } => {
+                match register_model(self.runtime, &files, fds, &settings) {
+                    Ok((registration, optimised_bytes)) => self.answer_registered(
+                        task,
+                        FromWorker::Registered { task, registration: Box::new(registration), optimised_bytes },
+                    ),
+                    Err(failed) => self.fail(task, &failed),
+                }
+            }
+            ToWorker::Unload { replica } => {
+                self.replicas.unload(replica);
+                Ok(())
+            }
+            ToWorker::Exit => Err(End::Asked),
+        }
+    }
+
+    /// Maps the new arena. The node made both ends itself, so a misfit means that it is not the node we know.
+    fn replace_arena(
+        &mut self,
+        generation: u32,
+        input_bytes: u64,
+        output_bytes: u64,
+        fds: &[OwnedFd],
+    ) -> Result<(), End> {
+        // The old one first: two large arenas at once may be more than there is room for.
+        self.arena = None;
+        let [input, output] = fds else {
+            return Err(End::Protocol("an arena came without its two descriptors".to_owned()));
+        };
+        let arena = WorkerArena::map(input.as_fd(), input_bytes, output.as_fd(), output_bytes)
+            .map_err(|error| End::Protocol(error.to_string()))?;
+        self.arena = Some((generation, arena));
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        replica: ReplicaId,
+        generation: u32,
+        descriptors: &[TensorDescriptor],
+        wanted: &[u16],
+    ) -> Result<(Outputs, u64), Failed> {
+        // A node that sends the next run has given the last one up.
+        self.pending = None;
+        let Some((current, arena)) = &self.arena else { return Err(Failed::resource("there is no arena")) };
+        if *current != generation {
+            return Err(Failed::resource("the inputs lie in an arena that has been replaced"));
+        }
+        let Some(model) = self.replicas.get_mut(replica) else { return Err(Failed::resource("no such replica")) };
+        let mut inputs = Vec::with_capacity(descriptors.len());
+        for descriptor in descriptors {
+            let Some(data) = arena.input(descriptor.offset, descriptor.bytes) else {
+                return Err(Failed::resource("an input lies outside the arena"));
+            };
+            inputs.push(InputTensor {
+                index: descriptor.index,
+                datatype: descriptor.datatype,
+                shape: &descriptor.shape,
+                data,
+            });
+        }
+        let started = Instant::now();
+        let outputs = model.run(&inputs, wanted)?;
+        Ok((outputs, u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// Copies outputs into the arena, or keeps them and asks for a larger one.
+    fn deliver(&mut self, pending: Pending) -> Result<(), End> {
+        let Pending { task, outputs, compute_ns } = &pending;
+        let mut descriptors = Vec::with_capacity(outputs.len());
+        let mut end = 0;
+        for output in outputs {
+            let Some((offset, after)) =
+                align_up(end).and_then(|offset| Some((offset, offset.checked_add(output.bytes)?)))
+            else {
+                return self.fail(*task, &Failed::model("the outputs are too large"));
+            };
+            end = after;
+            descriptors.push(TensorDescriptor {
+                index: output.index,
+                datatype: output.datatype,
+                shape: output.shape.clone(),
+                offset,
+                bytes: output.bytes,
+            });
+        }
+        let arena = match &mut self.arena {
+            Some((_, arena)) if end <= arena.output_capacity() => arena,
+            _ => {
+                let need = FromWorker::NeedOutput { task: *task, bytes: end };
+                self.pending = Some(pending);
+                return self.answer(&need);
+            }
+        };
+        for (output, descriptor) in outputs.iter().zip(&descriptors) {
+            let copied = match arena.output_mut(descriptor.offset, descriptor.bytes) {
+                Some(room) => output.copy_to(room).map_err(Failed::from),
+                None => Err(Failed::resource("an output lies outside the arena")),
+            };
+            if let Err(failed) = copied {
+                return self.fail(*task, &failed);
+            }
+        }
+        self.answer(&FromWorker::Finished { task: *task, outputs: descriptors, compute_ns: *compute_ns })
+    }
+
+    /// Answers a registration, which alone can be larger than a frame: names are the file's.
+    fn answer_registered(&self, task: TaskId, frame: FromWorker) -> Result<(), End> {
+        match self.channel.send(&frame, &[]) {
+            Err(SendError::TooLarge) => {
+                self.fail(task, &Failed::model("the model's signature and metadata are too long to be served"))
+            }
+            sent => Ok(sent?),
+        }
+    }
+
+    fn fail(&self, task: TaskId, failed: &Failed) -> Result<(), End> {
+        let message = sanitise(&failed.message, MAX_FAILURE_MESSAGE_CHARS);
+        self.answer(&FromWorker::Failed { task, kind: failed.kind, message })
+    }
+
+    fn answer(&self, frame: &FromWorker) -> Result<(), End> {
+        Ok(self.channel.send(frame, &[])?)
+    }
+}
+
+impl From<RunError> for Failed {
+    fn from(error: RunError) -> Self {
+        Self { kind: kind(error.fault()), message: error.to_string() }
+    }
+}
