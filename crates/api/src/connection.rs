@@ -149,7 +149,11 @@ impl Connection {
 }
 
 impl Read for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Poll::Ready(result) = Pin::new(&mut self.io).poll_read(context, buffer) {
             let quiet = self.requests.quiet();
             self.silence.received(quiet, Instant::now());

@@ -12,7 +12,8 @@ pub(crate) const MIN_COMPRESSED_BYTES: usize = 1024;
 pub(crate) fn of_content(headers: &HeaderMap) -> Result<Option<Coding>, ServiceError> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let coding = if values.next().is_some() { Err(InflateError::UnknownCoding) } else { Coding::of_content(text(value)) };
+    let coding =
+        if values.next().is_some() { Err(InflateError::UnknownCoding) } else { Coding::of_content(text(value)) };
     coding.map_err(|error| refuse(&error))
 }
 

@@ -8,20 +8,17 @@ use crate::reply::{self, Reply};
 use crate::route::Edge;
 
 /// The OpenMetrics text format.
-const OPENMETRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves a request on the metrics listener.
 pub(crate) fn serve(edge: &Edge, request: &Request<Incoming>) -> Reply {
     let id = edge.server.new_request_id();
     match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => text(edge.server.metrics_text()),
+        ("/metrics", &Method::GET | &Method::HEAD) => {
+            let text = Bytes::from(edge.server.metrics_text());
+            reply::with_type(StatusCode::OK, HeaderValue::from_static(OPENMETRICS), text)
+        }
         ("/metrics", _) => reply::method_not_allowed("GET, HEAD", &id),
         _ => reply::not_found(&id),
     }
-}
-
-/// A response with the metrics.
-pub(crate) fn text(metrics: String) -> Reply {
-    reply::with_type(StatusCode::OK, OPENMETRICS, Bytes::from(metrics))
 }

@@ -90,7 +90,9 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
     match serde_json::to_vec(body) {
         Ok(text) => with_type(status, JSON, text.into()),
         // Our own types always have a JSON form.
-        Err(_) => with_type(StatusCode::INTERNAL_SERVER_ERROR, JSON, Bytes::from_static(b"{\"error\":\"internal error\"}")),
+        Err(_) => {
+            with_type(StatusCode::INTERNAL_SERVER_ERROR, JSON, Bytes::from_static(b"{\"error\":\"internal error\"}"))
+        }
     }
 }
 
@@ -158,7 +160,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_has_the_form_of_the_contract() {
         let request = RequestId::from_parts(1, [2; 10]);
-        let refusal = ServiceError::new(ErrorCode::ResourceExhausted, "queue \"full\"").retry_after(Duration::from_micros(1_500_001));
+        let refusal = ServiceError::new(ErrorCode::ResourceExhausted, "queue \"full\"")
+            .retry_after(Duration::from_micros(1_500_001));
         let response = error(&refusal, &request);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");

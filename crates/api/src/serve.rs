@@ -10,7 +10,8 @@ use hyper::service::service_fn;
 use tenantry_server::Server;
 use tenantry_server::config::HttpSettings;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, Requests};
@@ -75,7 +76,7 @@ pub async fn serve(
     let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let drain_timeout = settings.drain_timeout;
     let edge = Arc::new(Edge::new(server, settings));
-    let (stop, stopping) = watch::channel(false);
+    let stopping = CancellationToken::new();
     let tracker = TaskTracker::new();
     let door = |entrance, listener, max_connections| Door {
         entrance,
@@ -91,8 +92,7 @@ pub async fn serve(
     shutdown.await;
     tracing::info!(connections = tracker.len().saturating_sub(2), "draining");
     edge.drain();
-    // Every receiver lives in a task of the tracker; if none is left there is nobody to tell.
-    let _ = stop.send(true);
+    stopping.cancel();
     tracker.close();
     if tokio::time::timeout(drain_timeout, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "the time to drain is over; closing the rest");
@@ -105,12 +105,12 @@ struct Door {
     listener: TcpListener,
     places: Arc<Semaphore>,
     edge: Arc<Edge>,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
     tracker: TaskTracker,
 }
 
 impl Door {
-    async fn run(mut self) {
+    async fn run(self) {
         loop {
             // Beyond the limit, connections wait in the system's backlog, which is bounded too.
             let accepted = async {
@@ -119,13 +119,14 @@ impl Door {
             };
             let (place, accepted) = tokio::select! {
                 accepted = accepted => accepted,
-                _ = self.stopping.wait_for(|stopping| *stopping) => return,
+                () = self.stopping.cancelled() => return,
             };
             // Nobody closes the semaphore.
             let Ok(place) = place else { return };
             match accepted {
                 Ok((stream, _)) => {
-                    let connection = serve_connection(self.entrance, stream, Arc::clone(&self.edge), self.stopping.clone());
+                    let connection =
+                        serve_connection(self.entrance, stream, Arc::clone(&self.edge), self.stopping.clone());
                     self.tracker.spawn(async move {
                         connection.await;
                         drop(place);
@@ -140,7 +141,7 @@ impl Door {
     }
 }
 
-async fn serve_connection(entrance: Entrance, stream: TcpStream, edge: Arc<Edge>, mut stopping: watch::Receiver<bool>) {
+async fn serve_connection(entrance: Entrance, stream: TcpStream, edge: Arc<Edge>, stopping: CancellationToken) {
     // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
     let _ = stream.set_nodelay(true);
     let requests = Arc::new(Requests::default());
@@ -163,7 +164,7 @@ async fn serve_connection(entrance: Entrance, stream: TcpStream, edge: Arc<Edge>
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        _ = stopping.wait_for(|stopping| *stopping) => {
+        () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

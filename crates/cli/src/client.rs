@@ -103,8 +103,10 @@ impl Client {
         version: Option<&str>,
         json_length: Option<usize>,
         body: &[u8],
+        timeout: Option<Duration>,
     ) -> Result<Answer> {
         let mut headers = vec![("content-length", body.len().to_string())];
+        headers.extend(timeout.map(|timeout| ("x-request-timeout-ms", timeout.as_millis().max(1).to_string())));
         match json_length {
             Some(length) => {
                 headers.push((JSON_LENGTH, length.to_string()));
@@ -123,7 +125,7 @@ impl Client {
         let reply = ReplyFormat { default: Form::Binary, outputs: request.outputs.iter().map(|_| Form::Binary).collect() };
         let encoded = tenantry_oip::encode_request(request, Form::Binary, &reply)?;
         let body = encoded.body.to_contiguous();
-        let answer = self.infer_raw(&request.model, request.version.as_deref(), encoded.json_length, &body)?;
+        let answer = self.infer_raw(&request.model, request.version.as_deref(), encoded.json_length, &body, request.timeout)?;
         answer.decode()
     }
 

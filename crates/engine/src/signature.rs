@@ -15,8 +15,10 @@ use crate::runtime::{LoadError, Runtime};
 
 /// The longest free text kept from a file, characters.
 const MAX_METADATA_CHARS: usize = 1_000;
-/// The most custom metadata pairs kept.
+/// The most custom metadata pairs kept, and the longest key and value, characters.
 const MAX_METADATA_PAIRS: usize = 32;
+const MAX_KEY_CHARS: usize = 100;
+const MAX_VALUE_CHARS: usize = 250;
 
 type CountFn = unsafe extern "system" fn(*const sys::OrtSession, *mut usize) -> sys::OrtStatusPtr;
 type NameFn = unsafe extern "system" fn(
@@ -149,7 +151,10 @@ pub(crate) fn read_metadata(runtime: Runtime, session: *const sys::OrtSession) -
         producer: clean(producer),
         description: clean(description),
         graph_name: clean(graph_name),
-        custom: custom.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
+        custom: custom
+            .into_iter()
+            .map(|(key, value)| (sanitise(&key, MAX_KEY_CHARS), sanitise(&value, MAX_VALUE_CHARS)))
+            .collect(),
     })
 }
 

@@ -33,7 +33,7 @@ impl Entry {
             task.deadline.map_or(latest, |deadline| {
                 let start = MonotonicTime::ZERO
                     .saturating_add(deadline.saturating_since(MonotonicTime::ZERO).saturating_sub(task.cost));
-                latest
+                latest.min(start)
             })
         };
         Self { sequence, shape: task.shape, rows: task.rows.max(1), release }

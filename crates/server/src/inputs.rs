@@ -26,6 +26,7 @@ pub(crate) fn checked(inputs: Inputs, signature: &Signature) -> Result<Vec<Tenso
         })
         .collect();
     signature.check(&views).map_err(|error| ServiceError::invalid(error.to_string()))?;
+    drop(views);
     for tensor in &tensors {
         // The name is one of the signature's by now, so it may be shown.
         match tensor.datatype {

@@ -1,17 +1,34 @@
 //! The service every edge calls: it authenticates, authorises, resolves names, runs the admin operations, reconciles
 //! desired with observed state, meters and reports. It knows no HTTP: edges convert and call [`Server`].
+//!
+//! The path of a request: [`Server::authenticate`] and [`Server::admit`] from headers alone, then [`Server::infer`]
+//! (module `infer`), which looks into one immutable routing table, checks the inputs and hands them to the node. No lock is
+//! held across an `await` there, and no database is asked.
+//!
+//! The path of a change: an admin operation (module `admin`) writes to the store, and the routing table is read anew and
+//! swapped whole (`Server::refresh`). From there the registrar and the reconciler, two tasks that each wait for a change
+//! and compare what is with what should be, do the rest. Neither keeps a queue: what is left to do is in the store.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod archive;
 mod auth;
+mod bootstrap;
 pub mod config;
 mod infer;
+mod inputs;
 mod limits;
 mod metrics;
+mod reconciler;
+mod registration;
+mod routing;
 mod server;
 
-pub use auth::{Principal, Role, Sharing};
-pub use infer::{Inferred, ModelMetadata, ModelReadiness, ModelSummary, Timing};
+pub use auth::Principal;
+pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
+pub use infer::{Inferred, ModelMetadata, ModelReadiness, ModelSummary};
 pub use limits::Permit;
-pub use server::Server;
+pub use server::{Server, ServerConfig, StartError};
+pub use tenantry_node::Timing;
+pub use tenantry_store::{Role, Sharing};

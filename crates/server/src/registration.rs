@@ -5,6 +5,7 @@
 //! worker are checked here before they become truth.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tenantry_types::error::sanitise;
 use tenantry_types::limits::{MAX_ENGINE_MESSAGE_CHARS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use tenantry_types::model::{FileMetadata, Registration};
 use tenantry_types::tensor::MAX_RANK;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
 use crate::Server;
@@ -97,12 +98,8 @@ enum Unfinished {
     Busy,
     #[error("its worker ended: {0}")]
     Ended(String),
-}
-
-/// What became of a try.
-struct Tried {
-    version: VersionId,
-    outcome: Result<(), Unfinished>,
+    #[error("the routing table does not show the outcome yet")]
+    Stale,
 }
 
 /// A version that is to be tried again.
@@ -116,59 +113,52 @@ struct Retry {
 /// Runs for as long as the server does.
 pub(crate) async fn run(server: Arc<Server>) {
     let mut routed = server.routed.subscribe();
-    let mut running: JoinSet<Tried> = JoinSet::new();
-    let mut busy: HashSet<VersionId> = HashSet::new();
+    let mut running: JoinSet<Result<(), Unfinished>> = JoinSet::new();
+    let mut busy: HashMap<task::Id, VersionId> = HashMap::new();
     let mut retries: HashMap<VersionId, Retry> = HashMap::new();
     loop {
         routed.mark_unchanged();
         let waiting = waiting(&server.routing.load());
         retries.retain(|version, _| waiting.iter().any(|(id, _)| id == version));
         let now = Instant::now();
-        let is_due = |version: &VersionId| retries.get(version).is_none_or(|retry| retry.at <= now);
         // A server that drains begins nothing.
         let room = if server.is_ready() { server.limits.max_registrations as usize } else { 0 };
         for (version, model) in &waiting {
+            let retry = retries.get(version);
             if running.len() >= room {
                 break;
             }
-            if is_due(version) && busy.insert(*version) {
-                let (server, version, model) = (Arc::clone(&server), *version, Arc::clone(model));
-                let deaths = retries.get(&version).map_or(0, |retry| retry.deaths);
-                running.spawn(async move {
-                    let outcome = server.register(version, &model, deaths).await;
-                    Tried { version, outcome }
-                });
+            if busy.values().any(|known| known == version) || retry.is_some_and(|retry| retry.at > now) {
+                continue;
             }
+            let (server, version, model) = (Arc::clone(&server), *version, Arc::clone(model));
+            let deaths = retry.map_or(0, |retry| retry.deaths);
+            let task = running.spawn(async move { server.register(version, &model, deaths).await });
+            busy.insert(task.id(), version);
         }
-        let next = retries.iter().filter(|(version, _)| !busy.contains(*version)).map(|(_, retry)| retry.at).min();
-        let next = next.filter(|_| running.len() < room);
-        tokio::select! {
-            Ok(()) = routed.changed() => {}
-            Some(joined) = running.join_next() => match joined {
-                Ok(Tried { version, outcome }) => {
-                    busy.remove(&version);
-                    match outcome {
-                        Ok(()) => { retries.remove(&version); }
-                        Err(error) => {
-                            let retry = next_try(retries.get(&version).copied(), &error);
-                            tracing::warn!(
-                                %version, error = &error as &dyn std::error::Error,
-                                retry_ms = retry.pause.as_millis() as u64, "a registration did not finish"
-                            );
-                            server.metrics.registered("retried");
-                            retries.insert(version, retry);
-                        }
-                    }
-                }
-                Err(error) => {
-                    // The version's id went down with the task; whatever runs is tried again when it ends.
-                    tracing::error!(%error, "a registration's task failed");
-                    busy.clear();
-                    running.abort_all();
-                }
+        let next = retries.iter().filter(|(version, _)| !busy.values().any(|known| known == *version));
+        let next = next.map(|(_, retry)| retry.at).min().filter(|_| running.len() < room);
+        let (task, outcome) = tokio::select! {
+            Ok(()) = routed.changed() => continue,
+            () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => continue,
+            Some(joined) = running.join_next_with_id() => match joined {
+                Ok((task, outcome)) => (task, outcome),
+                Err(error) => (error.id(), Err(Unfinished::Ended("the server failed over it".to_owned()))),
             },
-            () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             else => return,
+        };
+        let Some(version) = busy.remove(&task) else { continue };
+        match outcome {
+            Ok(()) => {
+                retries.remove(&version);
+            }
+            Err(error) => {
+                let retry = next_try(retries.get(&version).copied(), &error);
+                let retry_ms = retry.pause.as_millis() as u64;
+                tracing::warn!(%version, %error, source = ?error.source(), retry_ms, "a registration did not finish");
+                server.metrics.registered("retried");
+                retries.insert(version, retry);
+            }
         }
     }
 }
@@ -242,9 +232,7 @@ impl Server {
     }
 
     async fn see_outcome(&self) -> Result<(), Unfinished> {
-        // A refresh that fails is repeated by its own task.
-        let _ = self.refresh().await;
-        Ok(())
+        self.refresh().await.map_err(|_| Unfinished::Stale)
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) struct RoutedDeployment {
     pub(crate) id: DeploymentId,
     pub(crate) generation: u64,
     pub(crate) version: Option<u32>,
+    pub(crate) previous: Option<u32>,
     pub(crate) min_replicas: u32,
     pub(crate) max_replicas: u32,
     pub(crate) idle_after: Option<Duration>,

@@ -166,4 +166,34 @@ mod tests {
             assert!(matches!(Kind::of(bad), Err(OpenError::Scheme)), "{bad}");
         }
     }
+
+    #[tokio::test]
+    async fn sqlite_sessions_are_durable_checked_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("x.sqlite").display());
+        let database = Database::open(&url).await.unwrap();
+        for pool in [&database.writer, &database.reader] {
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await.unwrap();
+            assert_eq!(mode, "wal");
+            // 2 is FULL.
+            for (pragma, expected) in [("PRAGMA synchronous", 2_i64), ("PRAGMA foreign_keys", 1)] {
+                let value: i64 = sqlx::query_scalar(pragma).fetch_one(pool).await.unwrap();
+                assert_eq!(value, expected, "{pragma}");
+            }
+        }
+        let statement = "INSERT INTO store_numbers (name, value) VALUES ('x', 1)";
+        assert!(sqlx::query(statement).execute(&database.reader).await.is_err());
+        let orphan = "INSERT INTO model_tags (model_id, name, value) VALUES ('nobody', 'a', 'b')";
+        assert!(sqlx::query(orphan).execute(&database.writer).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_write_leaves_nothing_and_lets_the_next_one_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("x.sqlite").display());
+        let database = Database::open(&url).await.unwrap();
+        drop(database.write().await.unwrap());
+        database.write().await.unwrap().commit().await.unwrap();
+        assert_eq!(revision(&mut *database.read().await.unwrap()).await.unwrap(), 1);
+    }
 }

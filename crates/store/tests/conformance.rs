@@ -24,7 +24,7 @@ type Case = fn(Shared) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 macro_rules! cases {
     ($($module:ident::$case:ident,)*) => {
-        &[$((stringify!($module::$case), (|backend| Box::pin($module::$case(backend))) as Case)),*]
+        &[$((concat!(stringify!($module), "::", stringify!($case)), (|backend| Box::pin($module::$case(backend))) as Case)),*]
     };
 }
 
@@ -67,6 +67,7 @@ async fn run(backend: Backend) {
     let backend: Shared = Arc::new(backend);
     let mut failed = Vec::new();
     for (name, case) in CASES {
+        eprintln!("{name}");
         if tokio::spawn(case(backend.clone())).await.is_err() {
             failed.push(*name);
         }

@@ -200,3 +200,6 @@ impl WorkerArena {
         Some(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), usize::try_from(len).ok()?) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,3 +227,6 @@ mod as_json {
         serde_json::from_str(&text).map(Box::new).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

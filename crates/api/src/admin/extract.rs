@@ -83,7 +83,10 @@ impl<T: DeserializeOwned + Send> FromRequest<AdminState> for Given<T> {
     async fn from_request(request: Request, state: &AdminState) -> Result<Self, Refusal> {
         let body = Limited::new(request.into_body(), MAX_ADMIN_BODY_BYTES).collect();
         let body = tokio::time::timeout(state.upload_pause, body).await.map_err(|_| {
-            Refusal(ServiceError::new(ErrorCode::DeadlineExceeded, "the body did not arrive in time; send it without pauses"))
+            Refusal(ServiceError::new(
+                ErrorCode::DeadlineExceeded,
+                "the body did not arrive in time; send it without pauses",
+            ))
         })?;
         let body = body.map_err(|error| {
             Refusal(if error.is::<LengthLimitError>() {

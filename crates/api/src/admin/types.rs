@@ -526,8 +526,12 @@ pub struct Worker {
     /// The process, when it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// Loaded versions, `owner/model:number`.
-    pub replicas: Vec<String>,
+    /// Loaded versions.
+    pub replicas: u32,
+    /// Whether a batch runs in it now.
+    pub busy: bool,
+    /// Whether it exists for one registration.
+    pub registration: bool,
 }
 
 /// The server at a glance.
@@ -547,11 +551,15 @@ pub struct Status {
     /// Versions being registered.
     pub registering: u64,
     /// Batches that may run at the same time.
-    pub slots: u32,
+    pub slots: u16,
     /// Tasks waiting for a slot.
     pub queued_tasks: u64,
-    /// Tasks in a batch that runs.
-    pub running_tasks: u64,
+    /// Bytes of tensor data waiting for a slot.
+    pub queued_bytes: u64,
+    /// Batches running.
+    pub running_batches: u64,
+    /// Workers that ended without being asked to, since the start.
+    pub worker_deaths: u64,
     /// Worker processes.
     pub workers: Vec<Worker>,
 }

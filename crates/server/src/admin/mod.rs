@@ -1,8 +1,65 @@
-//! The admin operations: one file a noun. Each takes the principal and checks its role first; another tenant's thing
-//! is not found, whoever asks.
+//! The admin operations: one file a noun. Each takes the principal and checks its role first; another tenant's thing is
+//! not found, whoever asks. Every change is in force when its operation returns.
 
+mod aliases;
+mod deployments;
 mod info;
-mod skeleton;
+mod keys;
+mod models;
+mod status;
+mod tenants;
+mod uploads;
+mod versions;
 
-pub use info::*;
-pub use skeleton::Upload;
+pub use info::{
+    AliasInfo, ArtefactInfo, CreatedKey, DeploymentChange, DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo,
+    ModelQuery, NewKey, NewVersion, Residency, ServerStatus, TenantInfo, VersionInfo, VersionState, WorkerInfo,
+};
+pub use uploads::Upload;
+
+use std::sync::Arc;
+
+use tenantry_types::{ModelName, ModelRef, ServiceError, TenantName};
+
+use crate::routing::{RoutedModel, Routing, unknown_model};
+use crate::{Principal, Role, Server, auth};
+
+impl Server {
+    /// A model of a tenant the caller administers.
+    pub(crate) fn administered_model(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<Arc<RoutedModel>, ServiceError> {
+        let routing = self.routing.load();
+        auth::administered(&routing, principal, owner)?;
+        find(&routing, owner, model).ok_or_else(|| unknown(owner, model))
+    }
+
+    /// A model the caller may look at: of his own tenant, shared with him, or any for a platform admin.
+    pub(crate) fn readable_model(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<Arc<RoutedModel>, ServiceError> {
+        let routing = self.routing.load();
+        find(&routing, owner, model)
+            .filter(|found| principal.role == Role::PlatformAdmin || found.is_visible_to(principal.tenant))
+            .ok_or_else(|| unknown(owner, model))
+    }
+}
+
+fn find(routing: &Routing, owner: &TenantName, model: &ModelName) -> Option<Arc<RoutedModel>> {
+    let owner = routing.tenant(owner)?;
+    let reference = ModelRef { owner: None, name: model.clone() };
+    routing.model(owner.id, &owner.name, &reference).ok().cloned()
+}
+
+fn unknown(owner: &TenantName, model: &ModelName) -> ServiceError {
+    unknown_model(&ModelRef { owner: Some(owner.clone()), name: model.clone() })
+}
+
+#[cfg(test)]
+mod tests;

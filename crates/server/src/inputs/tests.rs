@@ -17,7 +17,7 @@ fn signature(specs: &[(&str, DataType, &[Dim])]) -> Signature {
     Signature { inputs: specs, outputs: Vec::new() }
 }
 
-fn any() -> Dim {
+fn open() -> Dim {
     Dim::Any(())
 }
 
@@ -44,7 +44,7 @@ fn raw(bytes: usize, signature: &Signature) -> Result<Shape, String> {
 fn a_raw_body_takes_type_and_shape_from_the_signature() {
     let fixed = signature(&[("x", DataType::Fp32, &[Dim::Fixed(1), Dim::Fixed(3)])]);
     assert_eq!(raw(12, &fixed), Ok(smallvec![1, 3]));
-    let open_batch = signature(&[("x", DataType::Fp32, &[any(), Dim::Fixed(3)])]);
+    let open_batch = signature(&[("x", DataType::Fp32, &[open(), Dim::Fixed(3)])]);
     assert_eq!(raw(12, &open_batch), Ok(smallvec![1, 3]));
     assert_eq!(raw(24, &open_batch), Ok(smallvec![2, 3]));
     let two_open = signature(&[("x", DataType::Int64, &[Dim::Named("batch".into()), Dim::Named("sequence".into())])]);
@@ -55,24 +55,24 @@ fn a_raw_body_takes_type_and_shape_from_the_signature() {
 
 #[test]
 fn a_raw_body_that_cannot_fit_says_why() {
-    let open_batch = signature(&[("x", DataType::Fp32, &[any(), Dim::Fixed(3)])]);
+    let open_batch = signature(&[("x", DataType::Fp32, &[open(), Dim::Fixed(3)])]);
     let text = raw(13, &open_batch).unwrap_err();
     assert!(text.contains("13 bytes") && text.contains("12 bytes") && text.contains("`x` (FP32 [?,3])"), "{text}");
     let fixed = signature(&[("x", DataType::Fp32, &[Dim::Fixed(2)])]);
     assert!(raw(16, &fixed).unwrap_err().contains("needs 8"));
-    let three = signature(&[("x", DataType::Fp32, &[any(), any(), any()])]);
+    let three = signature(&[("x", DataType::Fp32, &[open(), open(), open()])]);
     assert!(raw(12, &three).unwrap_err().contains("leaves 3 open"));
-    let inner = signature(&[("x", DataType::Fp32, &[Dim::Fixed(1), any(), any()])]);
+    let inner = signature(&[("x", DataType::Fp32, &[Dim::Fixed(1), open(), open()])]);
     assert!(raw(12, &inner).unwrap_err().contains("leaves 2 open"));
-    let two = signature(&[("x", DataType::Fp32, &[any()]), ("y", DataType::Fp32, &[any()])]);
+    let two = signature(&[("x", DataType::Fp32, &[open()]), ("y", DataType::Fp32, &[open()])]);
     assert!(raw(12, &two).unwrap_err().contains("this one has 2"));
-    let none = signature(&[("x", DataType::Fp32, &[any(), Dim::Fixed(0)])]);
+    let none = signature(&[("x", DataType::Fp32, &[open(), Dim::Fixed(0)])]);
     assert!(raw(12, &none).is_err());
 }
 
 #[test]
 fn a_raw_string_is_the_whole_body() {
-    let text = signature(&[("x", DataType::Bytes, &[any()])]);
+    let text = signature(&[("x", DataType::Bytes, &[open()])]);
     let tensors = checked(Inputs::Raw(b"hello".to_vec().into()), &text).unwrap();
     assert_eq!(tensors[0].data.to_contiguous(), framed(&[b"hello"]));
     assert_eq!(tensors[0].shape.as_slice(), [1]);
@@ -82,7 +82,7 @@ fn a_raw_string_is_the_whole_body() {
 
 #[test]
 fn strings_must_be_framed_exactly() {
-    let model = signature(&[("x", DataType::Bytes, &[any()])]);
+    let model = signature(&[("x", DataType::Bytes, &[open()])]);
     let check = |shape: u64, data: &[u8]| {
         checked(tensor(DataType::Bytes, &[shape], data), &model).map(|_| ()).map_err(|error| error.message)
     };
@@ -98,7 +98,7 @@ fn strings_must_be_framed_exactly() {
 
 #[test]
 fn booleans_are_0_or_1() {
-    let model = signature(&[("x", DataType::Bool, &[any()])]);
+    let model = signature(&[("x", DataType::Bool, &[open()])]);
     assert!(checked(tensor(DataType::Bool, &[2], &[0, 1]), &model).is_ok());
     let error = checked(tensor(DataType::Bool, &[2], &[0, 2]), &model).unwrap_err();
     assert!(error.message.contains("input `x`"), "{}", error.message);
@@ -106,7 +106,7 @@ fn booleans_are_0_or_1() {
 
 #[test]
 fn wanted_outputs_are_found_in_the_order_asked() {
-    let mut model = signature(&[("a", DataType::Fp32, &[any()]), ("b", DataType::Fp32, &[any()])]);
+    let mut model = signature(&[("a", DataType::Fp32, &[open()]), ("b", DataType::Fp32, &[open()])]);
     std::mem::swap(&mut model.inputs, &mut model.outputs);
     let ask = |names: &[&str]| {
         let request = InferRequest {

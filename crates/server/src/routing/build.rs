@@ -114,17 +114,24 @@ fn routed_model(
         reference: ModelRef { owner: Some((*owner.name).clone()), name: model.name.clone() },
         owner,
         shared: model.shared,
-        deployment: RoutedDeployment {
-            id: deployment.id,
-            generation: deployment.generation,
-            version: deployment.version,
-            min_replicas: deployment.min_replicas,
-            max_replicas: deployment.max_replicas,
-            idle_after: deployment.idle_after_ms.map(Duration::from_millis),
-        },
+        deployment: (&deployment).into(),
         versions,
         aliases: aliases.into_iter().map(|alias| (alias.name.as_str().into(), alias.version)).collect(),
         flows: previous.map(|previous| Arc::clone(&previous.flows)).unwrap_or_default(),
+    }
+}
+
+impl From<&Deployment> for RoutedDeployment {
+    fn from(deployment: &Deployment) -> Self {
+        Self {
+            id: deployment.id,
+            generation: deployment.generation,
+            version: deployment.version,
+            previous: deployment.previous,
+            min_replicas: deployment.min_replicas,
+            max_replicas: deployment.max_replicas,
+            idle_after: deployment.idle_after_ms.map(Duration::from_millis),
+        }
     }
 }
 

@@ -175,14 +175,14 @@ pub fn sequence_output() -> Vec<u8> {
     graph.model()
 }
 
-/// A valid model that ONNX Runtime 1.31 loads at its higher optimization levels and then cannot run, because its own
-/// rewrite `GatherToSliceFusion` breaks it. `x` is FP32 `[batch,8]`, `end` an INT64 scalar, `y` the columns before it.
+/// A model that ONNX Runtime 1.31 loads at its higher optimization levels and then cannot run, because its own rewrite
+/// `GatherToSliceFusion` breaks it (it takes a start of shape `[1]`, which the kernel accepts, for a scalar). `x` is FP32 `[batch,8]`, `end` an INT64 scalar, `y` the columns before it.
 pub fn broken_by_fusion() -> Vec<u8> {
     Graph::new("broken_by_fusion")
         .input("x", DataType::Fp32, &[batch(), Dim::Fixed(8)])
         .input("end", DataType::Int64, &[])
         .output("y", DataType::Fp32, &[batch(), Dim::Any(())])
-        .tensor(scalar_i64("start", 0))
+        .tensor(scalar_i64("start", 0).int(1, 1))
         .tensor(scalar_i64("step", 1))
         .node("Range", &["start", "end", "step"], &["columns"], &[])
         .node("Gather", &["x", "columns"], &["y"], &[Attribute::Int("axis", 1)])

@@ -1,0 +1,330 @@
+//! Between the server's values and the JSON of the API. Nothing is decided here.
+
+use std::time::Duration;
+
+use tenantry_server as server;
+use tenantry_server::admin as values;
+use tenantry_types::model as facts;
+use tenantry_types::tensor;
+
+use super::types;
+
+impl From<values::TenantInfo> for types::Tenant {
+    fn from(tenant: values::TenantInfo) -> Self {
+        let values::TenantInfo { id, name, operator, created_ms } = tenant;
+        Self { id, name, operator, created_ms }
+    }
+}
+
+impl From<types::Role> for server::Role {
+    fn from(role: types::Role) -> Self {
+        match role {
+            types::Role::PlatformAdmin => Self::PlatformAdmin,
+            types::Role::Admin => Self::Admin,
+            types::Role::Invoker => Self::Invoker,
+        }
+    }
+}
+
+impl From<server::Role> for types::Role {
+    fn from(role: server::Role) -> Self {
+        match role {
+            server::Role::PlatformAdmin => Self::PlatformAdmin,
+            server::Role::Admin => Self::Admin,
+            server::Role::Invoker => Self::Invoker,
+        }
+    }
+}
+
+impl From<types::NewKey> for values::NewKey {
+    fn from(key: types::NewKey) -> Self {
+        let types::NewKey { label, role, expires_in_seconds } = key;
+        Self { role: role.into(), label, expires_in: expires_in_seconds.map(Duration::from_secs) }
+    }
+}
+
+impl From<values::KeyInfo> for types::Key {
+    fn from(key: values::KeyInfo) -> Self {
+        let values::KeyInfo { id, role, label, created_ms, expires_ms, revoked_ms } = key;
+        Self { id, role: role.into(), label, created_ms, expires_ms, revoked_ms }
+    }
+}
+
+impl From<values::CreatedKey> for types::CreatedKey {
+    fn from(created: values::CreatedKey) -> Self {
+        Self { key: created.secret, info: created.key.into() }
+    }
+}
+
+impl From<values::ArtefactInfo> for types::Artefact {
+    fn from(artefact: values::ArtefactInfo) -> Self {
+        Self { digest: artefact.digest, bytes: artefact.bytes }
+    }
+}
+
+impl From<types::Optimization> for facts::Optimization {
+    fn from(optimization: types::Optimization) -> Self {
+        match optimization {
+            types::Optimization::Disabled => Self::Disabled,
+            types::Optimization::Basic => Self::Basic,
+            types::Optimization::Extended => Self::Extended,
+            types::Optimization::All => Self::All,
+        }
+    }
+}
+
+impl From<facts::Optimization> for types::Optimization {
+    fn from(optimization: facts::Optimization) -> Self {
+        match optimization {
+            facts::Optimization::Disabled => Self::Disabled,
+            facts::Optimization::Basic => Self::Basic,
+            facts::Optimization::Extended => Self::Extended,
+            facts::Optimization::All => Self::All,
+        }
+    }
+}
+
+impl From<types::VersionSettings> for facts::VersionSettings {
+    fn from(settings: types::VersionSettings) -> Self {
+        Self {
+            max_batch: settings.max_batch,
+            max_batch_delay_ms: settings.max_batch_delay_ms,
+            max_run_ms: settings.max_run_ms,
+            threads: settings.threads,
+            optimization: settings.optimization.map(Into::into),
+            disabled_optimizers: settings.disabled_optimizers,
+            prepack: settings.prepack,
+        }
+    }
+}
+
+impl From<facts::VersionSettings> for types::VersionSettings {
+    fn from(settings: facts::VersionSettings) -> Self {
+        Self {
+            max_batch: settings.max_batch,
+            max_batch_delay_ms: settings.max_batch_delay_ms,
+            max_run_ms: settings.max_run_ms,
+            threads: settings.threads,
+            optimization: settings.optimization.map(Into::into),
+            disabled_optimizers: settings.disabled_optimizers,
+            prepack: settings.prepack,
+        }
+    }
+}
+
+impl From<types::NewVersion> for values::NewVersion {
+    fn from(version: types::NewVersion) -> Self {
+        Self {
+            artefact: version.artefact,
+            filename: version.filename,
+            settings: version.settings.into(),
+            description: version.description,
+            tags: version.tags,
+            quality: version.quality,
+            framework: version.framework,
+            dependencies: version.dependencies,
+            deploy: version.deploy,
+        }
+    }
+}
+
+impl From<tensor::TensorSpec> for types::Tensor {
+    fn from(spec: tensor::TensorSpec) -> Self {
+        Self {
+            datatype: spec.datatype.as_str().to_owned(),
+            shape: spec.dims.iter().map(tensor::Dim::as_protocol).collect(),
+            dims: spec.dims.iter().map(tensor::Dim::to_string).collect(),
+            name: spec.name,
+        }
+    }
+}
+
+impl From<tensor::Signature> for types::Signature {
+    fn from(signature: tensor::Signature) -> Self {
+        Self {
+            inputs: signature.inputs.into_iter().map(Into::into).collect(),
+            outputs: signature.outputs.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<facts::FileMetadata> for types::FileMetadata {
+    fn from(metadata: facts::FileMetadata) -> Self {
+        let facts::FileMetadata { producer, description, graph_name, custom } = metadata;
+        Self { producer, description, graph_name, custom }
+    }
+}
+
+fn profile(profile: facts::Profile, can_batch: bool) -> types::Profile {
+    let point = |point: facts::BatchPoint| types::BatchPoint { rows: point.rows, run_ns: point.run_ns };
+    types::Profile {
+        runtime: profile.runtime,
+        can_batch,
+        best_batch: profile.best_batch,
+        threads: profile.options.threads,
+        prepack: profile.options.prepack,
+        load_ns: profile.load_ns,
+        optimised_load_ns: profile.optimised_load_ns,
+        resident_bytes: profile.resident_bytes,
+        optimised_bytes: profile.optimised_bytes,
+        points: profile.points.into_iter().map(point).collect(),
+    }
+}
+
+/// Durations in the API are whole numbers; these are far below the limit.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl From<values::Residency> for types::Residency {
+    fn from(residency: values::Residency) -> Self {
+        let (quarantine_reason, quarantine) = residency.quarantine.unzip();
+        Self {
+            replicas_ready: residency.replicas_ready,
+            replicas_loading: residency.replicas_loading,
+            quarantine_reason,
+            quarantine_ms: quarantine.map(|left| nanos(left).div_ceil(1_000_000)),
+            last_failure: residency.last_failure,
+            last_load_ns: residency.last_load.map(nanos),
+            resident_bytes: residency.resident_bytes,
+        }
+    }
+}
+
+impl From<values::VersionInfo> for types::Version {
+    fn from(version: values::VersionInfo) -> Self {
+        let file = |file: values::FileInfo| types::File { name: file.name, digest: file.digest, bytes: file.bytes };
+        let (state, reason) = match version.state {
+            values::VersionState::Registering => (types::VersionState::Registering, None),
+            values::VersionState::Ready => (types::VersionState::Ready, None),
+            values::VersionState::Refused { reason } => (types::VersionState::Refused, Some(reason)),
+        };
+        let (signature, profile, metadata) = match version.registration {
+            Some(found) => {
+                let profile = profile(found.profile, found.can_batch);
+                (Some(found.signature.into()), Some(profile), Some(found.metadata.into()))
+            }
+            None => (None, None, None),
+        };
+        Self {
+            id: version.id,
+            owner: version.owner,
+            model: version.model,
+            number: version.number,
+            digest: version.digest,
+            files: version.files.into_iter().map(file).collect(),
+            bytes: version.bytes,
+            state,
+            reason,
+            deployed: version.deployed,
+            description: version.description,
+            tags: version.tags,
+            quality: version.quality,
+            settings: version.settings.into(),
+            signature,
+            profile,
+            metadata,
+            residency: version.residency.into(),
+            created_ms: version.created_ms,
+        }
+    }
+}
+
+impl From<types::Sharing> for server::Sharing {
+    fn from(sharing: types::Sharing) -> Self {
+        match sharing {
+            types::Sharing::Private => Self::Private,
+            types::Sharing::Everyone => Self::Everyone,
+        }
+    }
+}
+
+impl From<server::Sharing> for types::Sharing {
+    fn from(sharing: server::Sharing) -> Self {
+        match sharing {
+            server::Sharing::Private => Self::Private,
+            server::Sharing::Everyone => Self::Everyone,
+        }
+    }
+}
+
+impl From<values::AliasInfo> for types::Alias {
+    fn from(alias: values::AliasInfo) -> Self {
+        Self { name: alias.name, version: alias.version }
+    }
+}
+
+impl From<values::DeploymentInfo> for types::Deployment {
+    fn from(deployment: values::DeploymentInfo) -> Self {
+        let values::DeploymentInfo { id, generation, version, previous, min_replicas, max_replicas, idle_after } =
+            deployment;
+        let idle_after_seconds = idle_after.map(|after| after.as_secs());
+        Self { id, generation, version, previous, min_replicas, max_replicas, idle_after_seconds }
+    }
+}
+
+impl From<types::DeploymentChange> for values::DeploymentChange {
+    fn from(change: types::DeploymentChange) -> Self {
+        let types::DeploymentChange { generation, version, min_replicas, max_replicas, idle_after_seconds } = change;
+        let idle_after = idle_after_seconds.map(Duration::from_secs);
+        Self { generation, version, min_replicas, max_replicas, idle_after }
+    }
+}
+
+impl From<values::ModelInfo> for types::Model {
+    fn from(model: values::ModelInfo) -> Self {
+        Self {
+            id: model.id,
+            owner: model.owner,
+            name: model.name,
+            description: model.description,
+            framework: model.framework,
+            tags: model.tags,
+            dependencies: model.dependencies,
+            shared: model.shared.into(),
+            deployment: model.deployment.into(),
+            aliases: model.aliases.into_iter().map(Into::into).collect(),
+            versions: model.versions,
+            created_ms: model.created_ms,
+            updated_ms: model.updated_ms,
+        }
+    }
+}
+
+impl From<types::ModelChange> for values::ModelChange {
+    fn from(change: types::ModelChange) -> Self {
+        let types::ModelChange { description, framework, tags, dependencies, shared } = change;
+        Self { description, framework, tags, dependencies, shared: shared.map(Into::into) }
+    }
+}
+
+impl From<values::WorkerInfo> for types::Worker {
+    fn from(worker: values::WorkerInfo) -> Self {
+        let values::WorkerInfo { id, model_owner, data_owner, state, pid, replicas, busy, registration } = worker;
+        Self { id, model_owner, data_owner, state: state.to_owned(), pid, replicas, busy, registration }
+    }
+}
+
+impl From<values::ServerStatus> for types::Status {
+    fn from(status: values::ServerStatus) -> Self {
+        Self {
+            ready: status.ready,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            runtime: status.runtime,
+            tenants: status.tenants as u64,
+            models: status.models as u64,
+            registering: status.registering as u64,
+            slots: status.slots,
+            queued_tasks: status.queued_tasks,
+            queued_bytes: status.queued_bytes,
+            running_batches: status.running_batches,
+            worker_deaths: status.worker_deaths,
+            workers: status.workers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A list of one kind as a list of another.
+pub(super) fn all<A, B: From<A>>(list: Vec<A>) -> Vec<B> {
+    list.into_iter().map(Into::into).collect()
+}

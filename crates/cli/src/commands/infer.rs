@@ -1,0 +1,67 @@
+//! `tenantry infer`: inputs from the command line or from files, outputs as a table or as the protocol's JSON.
+
+mod inputs;
+mod preview;
+
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tenantry_types::InferResponse;
+
+use self::inputs::{ModelMetadata, build};
+use self::preview::preview;
+use crate::arguments::Infer;
+use crate::client::{Client, model_path};
+use crate::output::{print_json, print_table, table};
+
+/// The longest request that is read from a file, bytes.
+const MAX_REQUEST_BYTES: u64 = 1 << 30;
+/// How many values of an output a table shows.
+const SHOWN_VALUES: usize = 8;
+
+pub(crate) fn run(client: &Client, arguments: &Infer, json: bool) -> Result<()> {
+    let version = arguments.version.as_deref();
+    let (json_length, body) = match &arguments.request {
+        Some(path) => (None, read_request(path)?),
+        None => {
+            let metadata: ModelMetadata = client.get(&model_path(&arguments.model, version))?;
+            let built = build(&metadata, arguments, json)?;
+            (Some(built.json_length).filter(|length| *length < built.body.len()), built.body)
+        }
+    };
+    let answer = client.infer_raw(&arguments.model, version, json_length, &body, arguments.timeout)?;
+    // A request from a file may ask for binary outputs; those have no JSON to print.
+    if json && answer.json_length.is_none() {
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).context("the answer is not JSON")?;
+        return print_json(&body);
+    }
+    print_answer(&answer.decode()?);
+    Ok(())
+}
+
+fn read_request(path: &Path) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let source: Box<dyn std::io::Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?)
+    };
+    source.take(MAX_REQUEST_BYTES).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+fn print_answer(response: &InferResponse) {
+    println!("{} version {}", response.model, response.version);
+    let mut rows = table(&["output", "type", "shape", "values"]);
+    for output in &response.outputs {
+        let extents: Vec<String> = output.shape.iter().map(u64::to_string).collect();
+        rows.add_row([
+            output.name.clone(),
+            output.datatype.to_string(),
+            format!("[{}]", extents.join(",")),
+            preview(output, SHOWN_VALUES),
+        ]);
+    }
+    print_table(&rows, "no outputs");
+}

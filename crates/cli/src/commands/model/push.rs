@@ -1,0 +1,135 @@
+//! `tenantry model push`: upload, create the version, wait for its registration.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use tenantry_api::admin::types::{Artefact, NewVersion, Sharing, Version, VersionSettings, VersionState};
+use tenantry_types::ModelRef;
+use ureq::http::Method;
+
+use super::{share, tenant};
+use crate::arguments::Push;
+use crate::client::{Client, escape};
+use crate::output::Progress;
+
+/// How long one question for the state waits on the server before it is asked again, milliseconds.
+const WAIT_MS: u32 = 20_000;
+/// How often it is asked: registration has its own, shorter limit on the server.
+const MAX_QUESTIONS: u32 = 60;
+
+/// A file on its way to become a version.
+#[derive(Debug)]
+pub(crate) struct NewModelVersion {
+    /// The model, with its owner.
+    pub(crate) model: ModelRef,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Whether every tenant may use the model.
+    pub(crate) share: bool,
+    /// Free text.
+    pub(crate) description: String,
+    /// What the model was made with.
+    pub(crate) framework: Option<String>,
+    /// Pairs to find it by.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Figures of quality.
+    pub(crate) quality: BTreeMap<String, f64>,
+    /// What it needs besides itself.
+    pub(crate) dependencies: Option<Vec<String>>,
+    /// Whether traffic moves to it.
+    pub(crate) deploy: bool,
+    /// How it is to be run.
+    pub(crate) settings: VersionSettings,
+}
+
+impl NewModelVersion {
+    /// What the command line asks for.
+    pub(crate) fn from_arguments(client: &Client, arguments: &Push) -> Result<Self> {
+        let owner = match &arguments.model.owner {
+            Some(owner) => owner.clone(),
+            None => tenant::own(client)?,
+        };
+        Ok(Self {
+            model: ModelRef { owner: Some(owner), name: arguments.model.name.clone() },
+            file: arguments.file.clone(),
+            share: arguments.share,
+            description: arguments.description.clone(),
+            framework: arguments.framework.clone(),
+            tags: arguments.tag.iter().cloned().collect(),
+            quality: arguments.quality.iter().cloned().collect(),
+            dependencies: Some(arguments.dependency.clone()).filter(|names| !names.is_empty()),
+            deploy: !arguments.no_deploy,
+            settings: VersionSettings {
+                max_batch: arguments.max_batch,
+                max_batch_delay_ms: arguments.max_batch_delay_ms,
+                max_run_ms: arguments.max_run_ms,
+                threads: arguments.threads,
+                ..VersionSettings::default()
+            },
+        })
+    }
+}
+
+/// Uploads and registers; returns the version when its registration is over, whichever way.
+pub(crate) fn push(client: &Client, new: &NewModelVersion, progress: &Progress) -> Result<Version> {
+    let owner = new.model.owner.as_ref().context("a model to push needs an owner")?;
+    let owner = tenant::path(owner);
+    let name = &new.model.name;
+    let filename = file_name(&new.file)?;
+    let artefact = upload(client, &format!("{owner}/artefacts?filename={}", escape(&filename)), new, progress)?;
+    let version = NewVersion {
+        artefact: artefact.digest,
+        filename,
+        settings: new.settings.clone(),
+        description: new.description.clone(),
+        tags: new.tags.clone(),
+        quality: new.quality.clone(),
+        framework: new.framework.clone(),
+        dependencies: new.dependencies.clone(),
+        deploy: new.deploy,
+    };
+    let versions = format!("{owner}/models/{name}/versions");
+    let mut version: Version = client.send(Method::POST, &versions, &version)?;
+    if new.share {
+        share(client, &new.model, Sharing::Everyone)?;
+    }
+    let waiting = progress.wait(&format!("registering {}", new.model));
+    for _ in 0..MAX_QUESTIONS {
+        if version.state != VersionState::Registering {
+            break;
+        }
+        version = client.get(&format!("{versions}/{}?wait_ms={WAIT_MS}", version.number))?;
+    }
+    waiting.finish_and_clear();
+    Ok(version)
+}
+
+fn upload(client: &Client, path: &str, new: &NewModelVersion, progress: &Progress) -> Result<Artefact> {
+    let file = File::open(&new.file).with_context(|| format!("cannot read {}", new.file.display()))?;
+    let bytes = file.metadata()?.len();
+    let bar = progress.upload(&format!("uploading {}", new.model), bytes);
+    let artefact = client.upload(path, bar.wrap_read(file), bytes);
+    bar.finish_and_clear();
+    artefact
+}
+
+fn file_name(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.with_context(|| format!("{} has no usable file name", path.display()))?.to_owned())
+}
+
+/// An error unless the version can be served.
+pub(crate) fn ensure_ready(version: &Version) -> Result<()> {
+    let name = format!("{}/{} version {}", version.owner, version.model, version.number);
+    match version.state {
+        VersionState::Ready => Ok(()),
+        VersionState::Refused => {
+            bail!("{name} was refused: {}", version.reason.as_deref().unwrap_or("no reason was given"))
+        }
+        VersionState::Registering => {
+            bail!("{name} is still being registered\nhint: `tenantry model show {}` says how it went", version.model)
+        }
+    }
+}

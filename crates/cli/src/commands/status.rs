@@ -1,0 +1,36 @@
+//! `tenantry status`.
+
+use anyhow::Result;
+use tenantry_api::admin::types::Status;
+
+use crate::client::Client;
+use crate::output::{print_json, print_table, table};
+
+pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
+    let status: Status = client.get("/admin/v1/status")?;
+    if json {
+        return print_json(&status);
+    }
+    let runtime = status.runtime.as_deref().map_or_else(
+        || "not known until the first worker starts".to_owned(),
+        |version| format!("ONNX Runtime {version}"),
+    );
+    println!("server      {} (version {})", if status.ready { "ready" } else { "draining" }, status.version);
+    println!("engine      {runtime}");
+    println!("registry    {} tenants, {} models, {} being registered", status.tenants, status.models, status.registering);
+    println!("slots       {}, {} tasks running, {} waiting", status.slots, status.running_tasks, status.queued_tasks);
+    println!();
+    let mut rows = table(&["worker", "state", "process", "models of", "data of", "loaded"]);
+    for worker in &status.workers {
+        rows.add_row([
+            worker.id.to_string(),
+            worker.state.clone(),
+            worker.pid.map_or_else(String::new, |pid| pid.to_string()),
+            worker.model_owner.clone(),
+            worker.data_owner.clone(),
+            worker.replicas.join(", "),
+        ]);
+    }
+    print_table(&rows, "no workers: they start when a model is asked");
+    Ok(())
+}

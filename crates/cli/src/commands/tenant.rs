@@ -1,0 +1,63 @@
+//! `tenantry tenant`.
+
+use anyhow::{Context as _, Result};
+use tenantry_api::admin::types::{NewTenant, Tenant, Tenants};
+use tenantry_types::TenantName;
+use ureq::http::Method;
+
+use crate::arguments::Tenant as Command;
+use crate::client::Client;
+use crate::output::{confirm, instant, print_json, print_table, table};
+
+const PATH: &str = "/admin/v1/tenants";
+
+pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> {
+    match command {
+        Command::Create { name } => {
+            let tenant = create(client, name)?;
+            if json {
+                return print_json(&tenant);
+            }
+            println!("tenant {name} created");
+            println!("next: tenantry key create {name} --role admin");
+        }
+        Command::List => {
+            let tenants: Tenants = client.get(PATH)?;
+            if json {
+                return print_json(&tenants);
+            }
+            let mut rows = table(&["name", "id", "created", ""]);
+            for tenant in &tenants.tenants {
+                let note = if tenant.operator { "the operator's" } else { "" };
+                rows.add_row([tenant.name.as_str(), &tenant.id.to_string(), &instant(tenant.created_ms), note]);
+            }
+            print_table(&rows, "no tenants");
+        }
+        Command::Rm { name, yes } => {
+            confirm(&format!("Remove tenant {name} with its keys, models and versions?"), *yes)?;
+            client.delete(&path(name))?;
+            eprintln!("tenant {name} removed");
+        }
+    }
+    Ok(())
+}
+
+/// Creates a tenant.
+pub(crate) fn create(client: &Client, name: &TenantName) -> Result<Tenant> {
+    client.send(Method::POST, PATH, &NewTenant { name: name.clone() })
+}
+
+/// A tenant's place in the API.
+pub(crate) fn path(name: &TenantName) -> String {
+    format!("{PATH}/{name}")
+}
+
+/// The tenant a key works in: the only one it sees, or the operator's for a platform key.
+pub(crate) fn own(client: &Client) -> Result<TenantName> {
+    let Tenants { tenants } = client.get(PATH)?;
+    let own = match tenants.as_slice() {
+        [only] => Some(only),
+        several => several.iter().find(|tenant| tenant.operator),
+    };
+    Ok(own.context("the server names no tenant for this key; write the model as `owner/name`")?.name.clone())
+}

@@ -1,0 +1,50 @@
+//! The program `tenantry`: the server, the demo, and the clients of the public API.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod client;
+mod commands;
+mod demo;
+mod doctor;
+mod logs;
+mod output;
+mod programs;
+mod serve;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use crate::arguments::{Arguments, Command};
+use crate::client::Client;
+use crate::commands::{config, infer, key, model, status, tenant};
+
+// Not `tokio::main`: the spawner must start before any other thread exists.
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let global = &arguments.global;
+    let client = || Client::new(&global.server, global.key.as_deref());
+    match &arguments.command {
+        Command::Serve(serve) => serve::run(serve)?,
+        Command::Demo(demo) => demo::run(demo)?,
+        Command::Doctor(file) => return doctor::run(file, global.json),
+        Command::Status => status::run(&client(), global.json)?,
+        Command::Tenant(command) => tenant::run(&client(), command, global.json)?,
+        Command::Key(command) => key::run(&client(), command, global.json)?,
+        Command::Model(command) => model::run(&client(), command, global.json)?,
+        Command::Infer(command) => infer::run(&client(), command, global.json)?,
+        Command::Config(command) => config::run(command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

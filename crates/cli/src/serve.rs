@@ -1,0 +1,258 @@
+//! `serve`: the composition root. Nothing else knows all the parts.
+//!
+//! The order matters: the spawner starts before any thread exists (it dies with the thread that made it, which must be
+//! the main one), then the log, then the runtime, then store, node, service and edges. The way down is the reverse.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use tenantry_api::Listeners;
+use tenantry_jail::{Exits, Spawner};
+use tenantry_node::{Node, NodeConfig};
+use tenantry_server::{Server, ServerConfig};
+use tenantry_server::config::{Config, Settings};
+use tenantry_store::{Store, StoreConfig};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::Serve;
+use crate::{logs, programs};
+
+/// How long the last pieces of work on the runtime may take to end once everything else has.
+const RUNTIME_END: Duration = Duration::from_secs(2);
+
+/// Runs the server until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: &Serve) -> Result<()> {
+    let mut settings = settings(arguments)?;
+    settings.log.format = logs::format(arguments.log, settings.log.format);
+    let process = Process::start(&settings)?;
+    logs::to_stderr(&settings.log)?;
+    let running = Running::start(process, settings)?;
+    announce(&running, arguments.ready_file.as_deref())?;
+    running.until_told_to_stop()
+}
+
+/// What the configuration and the command line say together.
+fn settings(arguments: &Serve) -> Result<Settings> {
+    let mut config = read_config(arguments.file.config.as_deref())?;
+    if let Some(data_dir) = &arguments.data_dir {
+        config.data_dir.clone_from(data_dir);
+    }
+    config.http.listen = arguments.listen.unwrap_or(config.http.listen);
+    config.http.metrics_listen = arguments.metrics_listen.unwrap_or(config.http.metrics_listen);
+    Ok(Settings::from_config(&config)?)
+}
+
+/// Reads a configuration file; without one every key has its default.
+pub(crate) fn read_config(path: Option<&Path>) -> Result<Config> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Config::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// What must be there before the first thread: the spawner, and the programs it needs.
+pub(crate) struct Process {
+    spawner: Spawner,
+    exits: Exits,
+    library: PathBuf,
+    worker_binary: PathBuf,
+}
+
+impl Process {
+    /// Finds the programs and starts the spawner. Call it from `main`'s thread, before any other thread exists.
+    pub(crate) fn start(settings: &Settings) -> Result<Self> {
+        let library = programs::engine_library(settings.engine_library.as_deref())?;
+        let worker_binary = programs::worker_binary(settings.workers.binary.as_deref())?;
+        let (spawner, exits) = Spawner::start(&worker_binary)
+            .with_context(|| format!("the spawner did not start from {}", worker_binary.display()))?;
+        Ok(Self { spawner, exits, library, worker_binary })
+    }
+
+    /// Starts the node on the current runtime.
+    pub(crate) fn start_node(self, settings: &Settings) -> Result<Arc<Node>> {
+        let workers = &settings.workers;
+        let config = NodeConfig {
+            slots: workers.slots,
+            worker_binary: self.worker_binary,
+            runtime_library: self.library,
+            worker_cpus: workers.cpus.clone(),
+            worker_memory_bytes: workers.memory_bytes,
+            max_queued_tasks: workers.max_queued_tasks,
+            max_queued_bytes: workers.max_queued_bytes,
+            max_queued_tasks_per_tenant: workers.max_queued_tasks_per_tenant,
+            max_arena_bytes: workers.max_arena_bytes,
+            load_limit: workers.load_limit,
+            register_limit: workers.register_limit,
+        };
+        Ok(Node::start(config, self.spawner, self.exits)?)
+    }
+}
+
+/// A runtime with as many threads as this process may use processors.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    built.context("cannot start the threads of the runtime")
+}
+
+/// A server that accepts requests.
+pub(crate) struct Running {
+    runtime: Runtime,
+    settings: Settings,
+    store: Store,
+    server: Arc<Server>,
+    edges: tokio::task::JoinHandle<()>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    /// Where the API is.
+    pub(crate) address: SocketAddr,
+    /// Where `/metrics` is.
+    pub(crate) metrics_address: SocketAddr,
+}
+
+impl Running {
+    /// Starts everything; when this returns, requests are accepted.
+    pub(crate) fn start(process: Process, settings: Settings) -> Result<Self> {
+        let runtime = runtime()?;
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let start = async {
+            // First what fails most: a port that is taken.
+            let listeners = Listeners::bind(settings.http.listen, settings.http.metrics_listen)
+                .await
+                .map_err(|error| anyhow::anyhow!("{error}{}", listen_hint(&error)))?;
+            let (address, metrics_address) = (listeners.address()?, listeners.metrics_address()?);
+            let store = Store::open(&StoreConfig {
+                database_url: settings.database_url.clone(),
+                data_dir: settings.data_dir.clone(),
+            });
+            let store = store.await.with_context(|| format!("the store in {}", settings.data_dir.display()))?;
+            let node = process.start_node(&settings)?;
+            let config = ServerConfig { data_dir: settings.data_dir.clone(), limits: settings.limits.clone() };
+            let server = Server::start(config, store.clone(), node).await?;
+            let shutdown = async {
+                // Dropping the other end means the same: stop.
+                let _ = stopped.await;
+            };
+            let edges = tokio::spawn(tenantry_api::serve(
+                Arc::clone(&server),
+                listeners,
+                settings.http.clone(),
+                shutdown,
+            ));
+            Ok::<_, anyhow::Error>((store, server, edges, address, metrics_address))
+        };
+        let (store, server, edges, address, metrics_address) = runtime.block_on(start)?;
+        Ok(Self { runtime, settings, store, server, edges, stop, address, metrics_address })
+    }
+
+    /// Waits for SIGTERM or SIGINT, then stops in order. A second one ends the process at once.
+    pub(crate) fn until_told_to_stop(self) -> Result<()> {
+        self.runtime.block_on(async {
+            told_to_stop().await?;
+            tracing::info!(limit = ?self.settings.http.drain_timeout, "told to stop: draining");
+            tokio::spawn(async {
+                if told_to_stop().await.is_ok() {
+                    tracing::warn!("told to stop again: not waiting any longer");
+                    std::process::exit(1);
+                }
+            });
+            Ok::<_, anyhow::Error>(())
+        })?;
+        self.stop()
+    }
+
+    /// Stops in order: no new connections, running requests end, workers end, the database is closed.
+    pub(crate) fn stop(self) -> Result<()> {
+        let Self { runtime, settings, store, server, edges, stop, .. } = self;
+        runtime.block_on(async {
+            // The edges are gone already if nobody listens.
+            let _ = stop.send(());
+            let drained = edges.await;
+            server.drain(settings.http.drain_timeout).await;
+            store.close().await;
+            drained.context("the edges broke")
+        })?;
+        runtime.shutdown_timeout(RUNTIME_END);
+        Ok(())
+    }
+}
+
+fn listen_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "\nhint: another program has it (a Tenantry already?); choose another with --listen or --metrics-listen"
+        }
+        std::io::ErrorKind::PermissionDenied => "\nhint: ports below 1024 need privileges; choose a higher one",
+        _ => "",
+    }
+}
+
+async fn told_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The ready line, for whoever started the server.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    url: String,
+    metrics_url: String,
+    pid: u32,
+}
+
+fn announce(running: &Running, ready_file: Option<&Path>) -> Result<()> {
+    use std::io::IsTerminal as _;
+
+    let ready = Ready {
+        ready: true,
+        url: format!("http://{}", running.address),
+        metrics_url: format!("http://{}/metrics", running.metrics_address),
+        pid: std::process::id(),
+    };
+    let line = serde_json::to_string(&ready)?;
+    if std::io::stdout().is_terminal() {
+        println!("Tenantry is ready on {}; metrics are on {}", ready.url, ready.metrics_url);
+    } else {
+        println!("{line}");
+    }
+    if let Some(path) = ready_file {
+        // Renamed into place, so that whoever waits for the file never reads half of it.
+        let aside = path.with_extension("new");
+        let written = std::fs::write(&aside, format!("{line}\n")).and_then(|()| std::fs::rename(&aside, path));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tenantry.toml");
+        std::fs::write(&file, "data_dir = \"/from/file\"\n[http]\nlisten = \"127.0.0.1:1\"\n").unwrap();
+        let mut arguments = Serve::default();
+        arguments.file.config = Some(file.clone());
+        let from_file = settings(&arguments).unwrap();
+        assert_eq!(from_file.data_dir, Path::new("/from/file"));
+        assert_eq!(from_file.http.listen.port(), 1);
+        arguments.listen = Some(SocketAddr::from(([127, 0, 0, 1], 2)));
+        arguments.data_dir = Some("/from/line".into());
+        let from_line = settings(&arguments).unwrap();
+        assert_eq!(from_line.data_dir, Path::new("/from/line"));
+        assert_eq!(from_line.http.listen.port(), 2);
+        std::fs::write(&file, "nonsense = 1").unwrap();
+        assert!(format!("{:#}", settings(&arguments).unwrap_err()).contains("nonsense"));
+    }
+}

@@ -1,0 +1,306 @@
+//! The node with the real worker and the real engine: register, load, answer, survive.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::{SmallVec, smallvec};
+use tenantry_node::{
+    Answer, ModelFile, ModelFiles, Node, NodeConfig, RegisterError, RegisterRequest, Reply, ServeError, Submission,
+    VersionSpec, WorkerState,
+};
+use tenantry_types::model::{Registration, VersionSettings};
+use tenantry_types::testing::onnx;
+use tenantry_types::{
+    DataOwner, DataType, DeploymentId, PlacementId, RequestId, TenantId, Tensor, TrustDomain, VersionId, WorkerId,
+};
+use tenantry_wire::ModelForm;
+
+/// Turns a hang into a failure; nothing here waits for a duration to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn tenant() -> TenantId {
+    TenantId::from_parts(1, [1; 10])
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain { model_owner: tenant(), data_owner: DataOwner::Tenant(tenant()) }
+}
+
+fn worker_binary() -> PathBuf {
+    let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("tenantry-worker");
+    assert!(binary.exists(), "build the worker first: cargo build --release -p tenantry-worker");
+    binary
+}
+
+fn runtime_library() -> PathBuf {
+    if let Some(path) = std::env::var_os("TENANTRY_ONNXRUNTIME") {
+        return path.into();
+    }
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let library = root.join("../../.cache/onnxruntime/1.31.1/libonnxruntime.so.1.31.1");
+    assert!(library.exists(), "fetch the runtime first: make fetch");
+    library
+}
+
+fn start(slots: u16) -> Arc<Node> {
+    start_with(slots, Duration::from_secs(20))
+}
+
+fn start_with(slots: u16, register_limit: Duration) -> Arc<Node> {
+    let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
+    let config = NodeConfig {
+        slots,
+        worker_binary: worker_binary(),
+        runtime_library: runtime_library(),
+        worker_cpus: Vec::new(),
+        worker_memory_bytes: None,
+        max_queued_tasks: 1000,
+        max_queued_bytes: 1 << 30,
+        max_queued_tasks_per_tenant: 1000,
+        max_arena_bytes: 1 << 28,
+        load_limit: Duration::from_secs(20),
+        register_limit,
+    };
+    Node::start(config, spawner, exits).unwrap()
+}
+
+fn file(bytes: &[u8]) -> ModelFile {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    ModelFile { name: "model.onnx".to_owned(), file, bytes: bytes.len() as u64 }
+}
+
+async fn until<T>(node: &Node, what: &str, mut done: impl FnMut(&Node) -> Option<T>) -> T {
+    let mut changes = node.changes();
+    let wait = async {
+        loop {
+            changes.mark_unchanged();
+            if let Some(value) = done(node) {
+                return value;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("no {what}"))
+}
+
+struct Served {
+    node: Arc<Node>,
+    spec: Arc<VersionSpec>,
+    placement: PlacementId,
+    registration: Registration,
+    optimised: Vec<u8>,
+    model: Vec<u8>,
+}
+
+async fn register(
+    node: &Arc<Node>,
+    model: &[u8],
+    settings: VersionSettings,
+) -> Result<(Registration, Vec<u8>), RegisterError> {
+    let request = RegisterRequest { owner: tenant(), files: vec![file(model)], settings };
+    let registered = tokio::time::timeout(PATIENCE, node.register(request)).await.expect("no registration")?;
+    let mut optimised = Vec::new();
+    let mut source: File = registered.optimised;
+    source.rewind().unwrap();
+    source.read_to_end(&mut optimised).unwrap();
+    optimised.truncate(registered.optimised_bytes as usize);
+    Ok((registered.registration, optimised))
+}
+
+impl Served {
+    async fn start(node: &Arc<Node>, number: u8, model: Vec<u8>, run_limit: Duration) -> Self {
+        let (registration, optimised) = register(node, &model, VersionSettings::default()).await.unwrap();
+        let spec = Arc::new(VersionSpec {
+            version: VersionId::from_parts(2, [number; 10]),
+            name: format!("acme/model-{number}:1"),
+            signature: Arc::new(registration.signature.clone()),
+            can_batch: registration.can_batch,
+            max_batch: 8,
+            max_batch_delay: Duration::ZERO,
+            run_limit,
+            cost: Duration::from_micros(50),
+        });
+        let placement = node.placement(&spec, domain());
+        let served = Self { node: Arc::clone(node), spec, placement, registration, optimised, model };
+        served.load(ModelForm::Optimised).await;
+        served
+    }
+
+    async fn load(&self, form: ModelForm) -> WorkerId {
+        let worker = self.node.start_worker(domain());
+        until(&self.node, "ready worker", |node| {
+            let ready =
+                |stats: &tenantry_node::WorkerStats| stats.worker == worker && stats.state == WorkerState::Ready;
+            node.stats().workers.iter().any(ready).then_some(())
+        })
+        .await;
+        let bytes = if form == ModelForm::Optimised { &self.optimised } else { &self.model };
+        let options = self.registration.profile.options.clone();
+        let replica = self.node.load(worker, self.placement, ModelFiles { form, files: vec![file(bytes)], options });
+        until(&self.node, "loaded replica", |node| {
+            let found = node.observe().replicas.into_iter().find(|known| known.id == replica)?;
+            (found.state == tenantry_plan::ReplicaState::Ready).then_some(())
+        })
+        .await;
+        worker
+    }
+
+    fn submit(&self, inputs: Vec<Tensor>) -> Reply {
+        self.node.submit(Submission {
+            placement: self.placement,
+            tenant: tenant(),
+            deployment: DeploymentId::from_parts(3, [3; 10]),
+            request: RequestId::from_parts(4, [4; 10]),
+            inputs,
+            outputs: SmallVec::new(),
+            deadline: None,
+        })
+    }
+
+    fn count_to(&self, count: i64) -> Reply {
+        self.submit(vec![Tensor { shape: smallvec![], ..integers("count", &[count]) }])
+    }
+
+    fn matmul(&self, value: f32) -> Reply {
+        let data: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), 16).flatten().collect();
+        let name = self.spec.signature.inputs[0].name.clone();
+        self.submit(vec![Tensor { name, datatype: DataType::Fp32, shape: smallvec![1, 16], data: data.into() }])
+    }
+
+    fn pid(&self, worker: WorkerId) -> rustix::process::Pid {
+        let stats = self.node.stats();
+        let pid = stats.workers.iter().find(|stats| stats.worker == worker).unwrap().pid.unwrap();
+        rustix::process::Pid::from_raw(pid).unwrap()
+    }
+}
+
+fn floats(answer: &Answer) -> Vec<f32> {
+    let bytes = answer.outputs[0].data.to_contiguous();
+    bytes.chunks_exact(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect()
+}
+
+fn integers(name: &str, values: &[i64]) -> Tensor {
+    Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Int64,
+        shape: smallvec![values.len() as u64],
+        data: values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_of_a_batch_gets_its_own_rows() {
+    let node = start(1);
+    let served = Served::start(&node, 1, onnx::matmul16(), PATIENCE).await;
+    assert!(served.registration.can_batch);
+    let replies: Vec<Reply> = (0..40).map(|value| served.matmul(value as f32)).collect();
+    let mut largest = 0;
+    let mut device_time = Duration::ZERO;
+    for (value, reply) in replies.into_iter().enumerate() {
+        let answer = reply.await.unwrap();
+        assert_eq!(floats(&answer), vec![2.0 * value as f32; 16]);
+        largest = largest.max(answer.timing.batch_rows);
+        device_time += answer.timing.device_time;
+    }
+    // What queued while the slot was busy went together, up to the version's limit.
+    assert_eq!(largest, 8);
+    assert!(device_time > Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_worker_loses_its_batch_and_nothing_else() {
+    let node = start(2);
+    let served = Served::start(&node, 1, onnx::counting_loop(), PATIENCE).await;
+    let bystander = Served::start(&node, 2, onnx::matmul16(), PATIENCE).await;
+    // As good as endless: a microsecond a step.
+    let running = served.count_to(i64::MAX);
+    let waiting = served.count_to(3);
+    let busy = until_busy(&node).await;
+    rustix::process::kill_process(served.pid(busy), rustix::process::Signal::KILL).unwrap();
+    let error = running.await.unwrap_err();
+    assert!(matches!(&error, ServeError::ModelFailed(text) if text.contains("signal 9")), "{error:?}");
+    assert_eq!(floats(&bystander.matmul(3.0).await.unwrap()), vec![6.0; 16]);
+    // The other request was in the queue, not in the worker: it still waits for a replica.
+    assert_eq!(node.observe().demand.len(), 1);
+    served.load(ModelForm::Optimised).await;
+    assert_eq!(waiting.await.unwrap().outputs[0].data.to_contiguous(), 3_i64.to_le_bytes().to_vec());
+}
+
+/// The worker that runs something. Only a worker's own progress is awaited: the run never ends.
+async fn until_busy(node: &Node) -> WorkerId {
+    let wait = async {
+        loop {
+            if let Some(busy) = node.stats().workers.into_iter().find(|stats| stats.busy) {
+                return busy.worker;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_that_kills_the_engine_is_reported_and_the_next_request_is_served() {
+    let node = start(1);
+    let served = Served::start(&node, 1, onnx::div_i64(), PATIENCE).await;
+    let names: Vec<String> = served.spec.signature.inputs.iter().map(|spec| spec.name.clone()).collect();
+    let deadly = served.submit(vec![integers(&names[0], &[i64::MIN]), integers(&names[1], &[-1])]);
+    let error = deadly.await.unwrap_err();
+    assert!(matches!(&error, ServeError::ModelFailed(text) if text.contains("arithmetic error")), "{error:?}");
+    until(&node, "death", |node| node.stats().workers.is_empty().then_some(())).await;
+    served.load(ModelForm::Source).await;
+    let answer = served.submit(vec![integers(&names[0], &[42]), integers(&names[1], &[6])]).await.unwrap();
+    assert_eq!(answer.outputs[0].data.to_contiguous(), 7_i64.to_le_bytes().to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_end_is_ended_at_its_limit() {
+    let node = start(1);
+    let limit = Duration::from_millis(300);
+    let served = Served::start(&node, 1, onnx::counting_loop(), limit).await;
+    let before = node.now();
+    let error = served.count_to(i64::MAX).await.unwrap_err();
+    assert!(matches!(&error, ServeError::ModelFailed(text) if text.contains("longer than its limit")), "{error:?}");
+    assert!(node.now().saturating_since(before) >= limit);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_never_ends_is_refused_at_registration() {
+    let node = start_with(1, Duration::from_secs(2));
+    for endless in [onnx::endless_loop(), onnx::function_bomb()] {
+        let error = register(&node, &endless, VersionSettings::default()).await.unwrap_err();
+        assert!(matches!(&error, RegisterError::Ended(text) if text.contains("limit of 2s")), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_no_models_are_refused_with_the_engines_reason() {
+    let node = start(1);
+    for garbage in [&b"not a model"[..], &[], &onnx::matmul16()[..40], &onnx::unknown_operator()] {
+        let error = register(&node, garbage, VersionSettings::default()).await.unwrap_err();
+        let RegisterError::Refused(reason) = &error else { panic!("{error:?}") };
+        assert!(!reason.is_empty() && !reason.contains('\n') && !reason.contains('/'), "{reason:?}");
+    }
+    // The registration workers are gone again.
+    until(&node, "end of the workers", |node| node.stats().workers.is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_outputs_grow_the_arena_and_idle_arenas_stay_small() {
+    let node = start(1);
+    let served = Served::start(&node, 1, onnx::expand(), PATIENCE).await;
+    let name = served.spec.signature.inputs[0].name.clone();
+    for extent in [1_i64, 300_000, 2] {
+        let answer = served.submit(vec![integers(&name, &[extent])]).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.outputs[0].shape[0], extent as u64);
+    }
+    // More than the arena may become: this request fails, the server and the next request do not notice.
+    let error = served.submit(vec![integers(&name, &[1 << 27])]).await.unwrap_err();
+    assert!(matches!(error, ServeError::ModelFailed(_)), "{error:?}");
+}

@@ -1,0 +1,43 @@
+//! Aliases: movable names of versions.
+
+use tenantry_types::{ModelName, ServiceError, TenantName};
+
+use super::AliasInfo;
+use crate::server::storage;
+use crate::{Principal, Server};
+
+impl Server {
+    /// Points an alias to a version, whatever it named before.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for a model or version there is not, 400 for a name of digits only.
+    pub async fn set_alias(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        alias: &ModelName,
+        version: u32,
+    ) -> Result<AliasInfo, ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        let alias = self.store.set_alias(routed.id, alias, version).await.map_err(storage)?;
+        self.refresh().await?;
+        Ok(AliasInfo { name: alias.name, version: alias.version })
+    }
+
+    /// Removes an alias.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for what there is not.
+    pub async fn delete_alias(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        alias: &ModelName,
+    ) -> Result<(), ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        self.store.delete_alias(routed.id, alias).await.map_err(storage)?;
+        self.refresh().await
+    }
+}

@@ -1,0 +1,68 @@
+//! Deployments: the desired state of models. The reconciler does the rest.
+
+use tenantry_types::{ModelName, ServiceError, TenantName};
+
+use super::{DeploymentChange, DeploymentInfo};
+use crate::routing::RoutedDeployment;
+use crate::server::storage;
+use crate::{Principal, Server};
+
+impl Server {
+    /// A model's deployment.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not visible to the caller.
+    pub fn deployment(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<DeploymentInfo, ServiceError> {
+        Ok((&self.readable_model(principal, owner, model)?.deployment).into())
+    }
+
+    /// Changes a deployment if it still is at the generation the caller read.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for what there is not, 409 if it changed meanwhile or the version is not ready,
+    /// 400 for bounds that cannot be.
+    pub async fn set_deployment(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        change: DeploymentChange,
+    ) -> Result<DeploymentInfo, ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        let idle_after_ms = match change.idle_after {
+            None => None,
+            Some(idle_after) => Some(
+                u64::try_from(idle_after.as_millis())
+                    .map_err(|_| ServiceError::invalid("the idle time is too long; leave it out for no limit"))?,
+            ),
+        };
+        let stored = tenantry_store::DeploymentChange {
+            version: change.version,
+            min_replicas: change.min_replicas,
+            max_replicas: change.max_replicas,
+            idle_after_ms,
+        };
+        let deployment = self.store.set_deployment(routed.id, change.generation, stored).await.map_err(storage)?;
+        self.refresh().await?;
+        Ok((&RoutedDeployment::from(&deployment)).into())
+    }
+}
+
+impl From<&RoutedDeployment> for DeploymentInfo {
+    fn from(deployment: &RoutedDeployment) -> Self {
+        Self {
+            id: deployment.id,
+            generation: deployment.generation,
+            version: deployment.version,
+            previous: deployment.previous,
+            min_replicas: deployment.min_replicas,
+            max_replicas: deployment.max_replicas,
+            idle_after: deployment.idle_after,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Models.
+
+use std::sync::Arc;
+
+use tenantry_store::{Model, ModelSearch, ModelUpdate};
+use tenantry_types::{ModelName, ServiceError, TenantName};
+
+use super::{AliasInfo, ModelChange, ModelInfo, ModelQuery};
+use crate::routing::RoutedModel;
+use crate::server::{storage, unix_ms};
+use crate::{Principal, Role, Server, Sharing, auth};
+
+impl Server {
+    /// One model.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not visible to the caller.
+    pub async fn model(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<ModelInfo, ServiceError> {
+        let routed = self.readable_model(principal, owner, model)?;
+        let stored = self.store.model(routed.id).await.map_err(storage)?;
+        Ok(info(&routed, stored))
+    }
+
+    /// A tenant's models that fit a query and are visible to the caller, by name.
+    ///
+    /// # Errors
+    /// 404 for another tenant that shares nothing with the caller, as for one that does not exist; 400 for a query of too
+    /// many words.
+    pub async fn search_models(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        query: ModelQuery,
+    ) -> Result<Vec<ModelInfo>, ServiceError> {
+        let routing = self.routing.load_full();
+        let sees_all = auth::readable(&routing, principal, owner).is_ok();
+        let visible = |model: &&Arc<RoutedModel>| {
+            *model.owner.name == *owner && (principal.role == Role::PlatformAdmin || model.is_visible_to(principal.tenant))
+        };
+        let visible: std::collections::HashMap<_, _> =
+            routing.models().filter(visible).map(|model| (model.id, model)).collect();
+        let tenant = routing
+            .tenant(owner)
+            .filter(|_| sees_all || !visible.is_empty())
+            .ok_or_else(|| auth::unknown_tenant(owner))?;
+        let mut search = ModelSearch { text: query.text.unwrap_or_default(), tag: query.tag, after: None, limit: 0 };
+        let mut models = Vec::new();
+        loop {
+            let page = self.store.search_models(tenant.id, &search).await.map_err(storage)?;
+            let last = page.last().map(|model| model.id);
+            let found = page.into_iter().filter_map(|model| Some(info(visible.get(&model.id)?, model)));
+            models.extend(found);
+            // Ends: each page begins after the one before, and a tenant's models are bounded.
+            match last {
+                Some(last) => search.after = Some(last),
+                None => break,
+            }
+        }
+        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(models)
+    }
+
+    /// Changes a model's own fields.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for what there is not, 400 for text that is not accepted.
+    pub async fn update_model(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        change: ModelChange,
+    ) -> Result<ModelInfo, ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        let update = ModelUpdate {
+            description: change.description,
+            framework: change.framework,
+            tags: change.tags,
+            dependencies: change.dependencies,
+            shared: change.shared,
+        };
+        let stored = self.store.update_model(routed.id, update, unix_ms()).await.map_err(storage)?;
+        self.refresh().await?;
+        Ok(info(&routed, stored))
+    }
+
+    /// Deletes a model with its versions, aliases and the files nothing else refers to.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for what there is not.
+    pub async fn delete_model(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<(), ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        self.store.delete_model(routed.id).await.map_err(storage)?;
+        self.refresh().await
+    }
+}
+
+fn info(routed: &RoutedModel, model: Model) -> ModelInfo {
+    let alias = |(name, version): (&Box<str>, &u32)| {
+        Some(AliasInfo { name: name.parse().ok()?, version: *version })
+    };
+    ModelInfo {
+        id: model.id,
+        owner: (*routed.owner.name).clone(),
+        name: model.name,
+        description: model.description,
+        framework: model.framework,
+        tags: model.tags,
+        dependencies: model.dependencies,
+        shared: model.shared,
+        created_ms: model.created_ms,
+        updated_ms: model.updated_ms,
+        deployment: (&routed.deployment).into(),
+        aliases: routed.aliases.iter().filter_map(alias).collect(),
+        versions: routed.versions.keys().copied().collect(),
+    }
+}
+
+impl ModelInfo {
+    /// Whether every tenant may use it.
+    pub fn is_shared(&self) -> bool {
+        self.shared == Sharing::Everyone
+    }
+}

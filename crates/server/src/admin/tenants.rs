@@ -1,0 +1,63 @@
+//! Tenants.
+
+use tenantry_types::{ErrorCode, ServiceError, TenantName};
+
+use super::TenantInfo;
+use crate::routing::RoutedTenant;
+use crate::server::{storage, unix_ms};
+use crate::{Principal, Role, Server, auth};
+
+impl Server {
+    /// Creates a tenant. For platform admins.
+    ///
+    /// # Errors
+    /// 403 for other roles, 409 if the name is taken.
+    pub async fn create_tenant(&self, principal: &Principal, name: &TenantName) -> Result<TenantInfo, ServiceError> {
+        auth::platform_admin(principal)?;
+        let tenant = self.store.create_tenant(name, false, unix_ms()).await.map_err(storage)?;
+        self.refresh().await?;
+        Ok(TenantInfo { id: tenant.id, name: tenant.name, operator: tenant.operator, created_ms: tenant.created_ms })
+    }
+
+    /// All tenants by name for a platform admin; the caller's own for everybody else.
+    pub fn tenants(&self, principal: &Principal) -> Vec<TenantInfo> {
+        let routing = self.routing.load();
+        let is_shown = |tenant: &&std::sync::Arc<RoutedTenant>| {
+            principal.role == Role::PlatformAdmin || tenant.id == principal.tenant
+        };
+        let mut tenants: Vec<TenantInfo> = routing.tenants.values().filter(is_shown).map(|tenant| info(tenant)).collect();
+        tenants.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        tenants
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// 404 for a tenant that does not exist or is not the caller's.
+    pub fn tenant(&self, principal: &Principal, name: &TenantName) -> Result<TenantInfo, ServiceError> {
+        auth::readable(&self.routing.load(), principal, name).map(|tenant| info(tenant))
+    }
+
+    /// Deletes a tenant with its keys, models and files. For platform admins.
+    ///
+    /// # Errors
+    /// 403 for other roles, 404 for a tenant there is not, 409 for the operator's own.
+    pub async fn delete_tenant(&self, principal: &Principal, name: &TenantName) -> Result<(), ServiceError> {
+        auth::platform_admin(principal)?;
+        let tenant = auth::administered(&self.routing.load(), principal, name).map(|tenant| info(tenant))?;
+        if tenant.operator {
+            return Err(ServiceError::new(ErrorCode::Conflict, "the operator's own tenant cannot be deleted"));
+        }
+        self.store.delete_tenant(tenant.id).await.map_err(storage)?;
+        self.refresh().await
+    }
+}
+
+fn info(tenant: &RoutedTenant) -> TenantInfo {
+    TenantInfo {
+        id: tenant.id,
+        name: (*tenant.name).clone(),
+        operator: tenant.operator,
+        created_ms: tenant.created_ms,
+    }
+}

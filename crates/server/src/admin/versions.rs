@@ -1,0 +1,163 @@
+//! Versions.
+
+use std::time::Duration;
+
+use tenantry_store::{NewModel, StoredFile, Version, VersionState as StoredState};
+use tenantry_types::{ModelName, ServiceError, TenantName};
+use tokio::time::Instant;
+
+use super::{FileInfo, NewVersion, Residency, VersionInfo, VersionState};
+use crate::routing::{RoutedModel, RoutedState};
+use crate::server::{storage, unix_ms};
+use crate::{Principal, Server, auth};
+
+/// The longest a caller may wait for a registration in one call.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+impl Server {
+    /// Creates the next version of a model, the model too if there is none of that name, and starts its registration.
+    /// Answers at once, with the version in the state `registering`.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for another tenant or an artefact it did not upload, 400 for an archive or text
+    /// that is not accepted.
+    pub async fn create_version(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        new: NewVersion,
+    ) -> Result<VersionInfo, ServiceError> {
+        let (tenant, permit) = {
+            let routing = self.routing.load();
+            let tenant = auth::administered(&routing, principal, owner)?;
+            (tenant.id, tenant.load.begin_upload(&self.limits)?)
+        };
+        let files = self.files_of(tenant, new.artefact, &new.filename, permit).await?;
+        let now_ms = unix_ms();
+        let fresh = NewModel {
+            framework: new.framework.clone().unwrap_or_default(),
+            dependencies: new.dependencies.clone().unwrap_or_default(),
+            ..NewModel::default()
+        };
+        let stored = self.store.create_model(tenant, model, fresh, now_ms).await.map_err(storage)?;
+        let update = tenantry_store::ModelUpdate {
+            framework: new.framework.filter(|framework| *framework != stored.framework),
+            dependencies: new.dependencies.filter(|dependencies| *dependencies != stored.dependencies),
+            ..Default::default()
+        };
+        if update != tenantry_store::ModelUpdate::default() {
+            self.store.update_model(stored.id, update, now_ms).await.map_err(storage)?;
+        }
+        let version = tenantry_store::NewVersion {
+            files,
+            description: new.description,
+            tags: new.tags,
+            quality: new.quality,
+            settings: new.settings,
+        };
+        let version = self.store.create_version(stored.id, version, now_ms).await.map_err(storage)?;
+        if !new.deploy {
+            // Before anybody can see the version, and so before its registration can end.
+            self.deploying.refuse(version.id);
+        }
+        self.refresh().await?;
+        let routed = self.administered_model(principal, owner, model)?;
+        Ok(self.version_info(&routed, version))
+    }
+
+    /// One version. With `wait`, answers once it has left `registering` or the time is over.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not visible to the caller.
+    pub async fn version(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        number: u32,
+        wait: Option<Duration>,
+    ) -> Result<VersionInfo, ServiceError> {
+        let give_up = Instant::now() + wait.unwrap_or_default().min(MAX_WAIT);
+        let mut routed_changes = self.routed.subscribe();
+        loop {
+            routed_changes.mark_unchanged();
+            let routed = self.readable_model(principal, owner, model)?;
+            let is_registering = routed
+                .versions
+                .get(&number)
+                .is_some_and(|version| matches!(version.state, RoutedState::Registering));
+            if is_registering && tokio::time::timeout_at(give_up, routed_changes.changed()).await.is_ok() {
+                continue;
+            }
+            let version = self.store.version_by_number(routed.id, number).await.map_err(storage)?;
+            return Ok(self.version_info(&routed, version));
+        }
+    }
+
+    /// A model's versions, by number.
+    ///
+    /// # Errors
+    /// 404 for what does not exist or is not visible to the caller.
+    pub async fn versions(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+    ) -> Result<Vec<VersionInfo>, ServiceError> {
+        let routed = self.readable_model(principal, owner, model)?;
+        let versions = self.store.versions(routed.id).await.map_err(storage)?;
+        Ok(versions.into_iter().map(|version| self.version_info(&routed, version)).collect())
+    }
+
+    /// Deletes a version with the files nothing else refers to.
+    ///
+    /// # Errors
+    /// 403 for a role that may not, 404 for what there is not, 409 while the deployment or an alias names it.
+    pub async fn delete_version(
+        &self,
+        principal: &Principal,
+        owner: &TenantName,
+        model: &ModelName,
+        number: u32,
+    ) -> Result<(), ServiceError> {
+        let routed = self.administered_model(principal, owner, model)?;
+        let version = self.store.version_by_number(routed.id, number).await.map_err(storage)?;
+        self.store.delete_version(version.id).await.map_err(storage)?;
+        self.refresh().await
+    }
+
+    fn version_info(&self, model: &RoutedModel, version: Version) -> VersionInfo {
+        let status = self.node.status_of(version.id);
+        let file = |file: StoredFile| FileInfo { name: file.name, digest: file.digest, bytes: file.bytes };
+        VersionInfo {
+            id: version.id,
+            owner: (*model.owner.name).clone(),
+            model: model.reference.name.clone(),
+            number: version.number,
+            digest: version.digest,
+            bytes: version.files.iter().map(|file| file.bytes).sum(),
+            files: version.files.into_iter().map(file).collect(),
+            description: version.description,
+            tags: version.tags,
+            quality: version.quality,
+            settings: version.settings,
+            state: match version.state {
+                StoredState::Registering => VersionState::Registering,
+                StoredState::Ready => VersionState::Ready,
+                StoredState::Refused { reason } => VersionState::Refused { reason },
+            },
+            registration: version.registration,
+            created_ms: version.created_ms,
+            deployed: model.deployment.version == Some(version.number),
+            residency: Residency {
+                replicas_ready: status.replicas_ready,
+                replicas_loading: status.replicas_loading,
+                quarantine: status.quarantined.map(|in_force| (in_force.reason, in_force.remaining)),
+                last_failure: status.last_failure,
+                last_load: status.load_time,
+                resident_bytes: status.resident_bytes,
+            },
+        }
+    }
+}
