@@ -212,8 +212,11 @@ pub(crate) enum Model {
                             FILE is an ONNX model, or a .tar or .tar.gz with one and its external data.")]
     Push(Box<Push>),
     /// List models.
-    #[command(visible_alias = "ls", after_help = "Examples:\n  tenantry model list\n  \
-                            tenantry model list --tenant acme --search vision --tag team=vision")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  tenantry model list\n  \
+                            tenantry model list --tenant acme --search vision --tag team=vision"
+    )]
     List {
         /// Whose models; without it the key's own tenant's.
         #[arg(long)]
@@ -244,7 +247,9 @@ pub(crate) enum Model {
         yes: bool,
     },
     /// Point an alias to a version, or remove it.
-    #[command(after_help = "Examples:\n  tenantry model alias digits stable 3\n  tenantry model alias digits stable --remove")]
+    #[command(
+        after_help = "Examples:\n  tenantry model alias digits stable 3\n  tenantry model alias digits stable --remove"
+    )]
     Alias {
         /// The model: `name`, or `owner/name`.
         model: ModelRef,
@@ -295,6 +300,9 @@ pub(crate) struct Push {
     /// A few words about this version.
     #[arg(long, default_value = "")]
     pub(crate) description: String,
+    /// A few words about the model, whatever the version.
+    #[arg(long)]
+    pub(crate) about: Option<String>,
     /// What the model was made with.
     #[arg(long)]
     pub(crate) framework: Option<String>,

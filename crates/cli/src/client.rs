@@ -59,9 +59,15 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the server at `server`, such as `http://127.0.0.1:8000`.
     pub(crate) fn new(server: &str, key: Option<&str>) -> Self {
+        Self::with_patience(server, key, None)
+    }
+
+    /// A client that gives up a call after `patience`; without it a call may take as long as the server lets it.
+    pub(crate) fn with_patience(server: &str, key: Option<&str>, patience: Option<Duration>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(patience)
             .user_agent(concat!("tenantry/", env!("CARGO_PKG_VERSION")))
             .build();
         Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
@@ -91,8 +97,7 @@ impl Client {
 
     /// Sends a body of known length as it is read.
     pub(crate) fn upload<T: DeserializeOwned>(&self, path: &str, mut body: impl Read, bytes: u64) -> Result<T> {
-        let headers =
-            [("content-type", "application/octet-stream".to_owned()), ("content-length", bytes.to_string())];
+        let headers = [("content-type", "application/octet-stream".to_owned()), ("content-length", bytes.to_string())];
         read_json(self.call(Method::POST, path, &headers, SendBody::from_reader(&mut body))?)
     }
 
@@ -122,14 +127,22 @@ impl Client {
 
     /// Runs one inference with binary tensors both ways.
     pub(crate) fn infer(&self, request: &InferRequest) -> Result<InferResponse> {
-        let reply = ReplyFormat { default: Form::Binary, outputs: request.outputs.iter().map(|_| Form::Binary).collect() };
+        let reply =
+            ReplyFormat { default: Form::Binary, outputs: request.outputs.iter().map(|_| Form::Binary).collect() };
         let encoded = tenantry_oip::encode_request(request, Form::Binary, &reply)?;
         let body = encoded.body.to_contiguous();
-        let answer = self.infer_raw(&request.model, request.version.as_deref(), encoded.json_length, &body, request.timeout)?;
+        let answer =
+            self.infer_raw(&request.model, request.version.as_deref(), encoded.json_length, &body, request.timeout)?;
         answer.decode()
     }
 
-    fn call(&self, method: Method, path: &str, headers: &[(&str, String)], body: SendBody<'_>) -> Result<Response<Body>> {
+    fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -215,7 +228,8 @@ fn read_json<T: DeserializeOwned>(response: Response<Body>) -> Result<T> {
     let body = read_bytes(response)?;
     // An answer without a body reads as null, which is what `()` wants.
     let body = if body.is_empty() { b"null".to_vec() } else { body };
-    serde_json::from_slice(&body).context("the server's answer is not what this client expects; are both of one version?")
+    serde_json::from_slice(&body)
+        .context("the server's answer is not what this client expects; are both of one version?")
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use crate::{logs, programs};
 /// How long a database server may take to accept a connection.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long whoever has our port may take to say who he is.
+const PORT_TIMEOUT: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -223,7 +226,8 @@ fn port(name: &'static str, address: SocketAddr) -> Check {
         Ok(_) => Check::new(name, State::Ok, format!("{address} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let server = format!("http://{address}");
-            let is_ours = Client::new(&server, None).get::<serde_json::Value>("/v2").is_ok();
+            let is_ours =
+                Client::with_patience(&server, None, Some(PORT_TIMEOUT)).get::<serde_json::Value>("/v2").is_ok();
             let who = if is_ours { "a server of the protocol already answers" } else { "another program listens" };
             Check {
                 hint: Some("stop it, or choose another with --listen and --metrics-listen".to_owned()),

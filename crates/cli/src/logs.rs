@@ -41,9 +41,7 @@ where
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let installed = match settings.format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => {
-            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
-        }
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("log lines cannot be set up: {error}"))
 }

@@ -34,10 +34,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
-    let client = || Client::new(&global.server, global.key.as_deref());
+    // An empty variable means no key, as in most programs.
+    let client = || Client::new(&global.server, global.key.as_deref().filter(|key| !key.is_empty()));
     match &arguments.command {
         Command::Serve(serve) => serve::run(serve)?,
-        Command::Demo(demo) => demo::run(demo)?,
+        Command::Demo(demo) => demo::run(demo, global.json)?,
         Command::Doctor(file) => return doctor::run(file, global.json),
         Command::Status => status::run(&client(), global.json)?,
         Command::Tenant(command) => tenant::run(&client(), command, global.json)?,

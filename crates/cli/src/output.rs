@@ -17,7 +17,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 /// A table without lines, as wide as the terminal.
 pub(crate) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|column| column.to_uppercase()));
     table
 }
@@ -96,6 +96,11 @@ impl Progress {
         let bar = self.add(ProgressBar::new_spinner(), what, "{msg:24} {spinner} {elapsed}");
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
+    }
+
+    /// Prints a line on standard output without tearing the bars.
+    pub(crate) fn say(&self, line: &str) {
+        self.bars.suspend(|| println!("{line}"));
     }
 
     fn add(&self, bar: ProgressBar, what: &str, template: &str) -> ProgressBar {

@@ -13,8 +13,8 @@ use serde::Serialize;
 use tenantry_api::Listeners;
 use tenantry_jail::{Exits, Spawner};
 use tenantry_node::{Node, NodeConfig};
-use tenantry_server::{Server, ServerConfig};
 use tenantry_server::config::{Config, Settings};
+use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -124,11 +124,11 @@ impl Running {
                 .await
                 .map_err(|error| anyhow::anyhow!("{error}{}", listen_hint(&error)))?;
             let (address, metrics_address) = (listeners.address()?, listeners.metrics_address()?);
-            let store = Store::open(&StoreConfig {
-                database_url: settings.database_url.clone(),
-                data_dir: settings.data_dir.clone(),
-            });
-            let store = store.await.with_context(|| format!("the store in {}", settings.data_dir.display()))?;
+            let store_config =
+                StoreConfig { database_url: settings.database_url.clone(), data_dir: settings.data_dir.clone() };
+            let store = Store::open(&store_config)
+                .await
+                .with_context(|| format!("the store in {}", settings.data_dir.display()))?;
             let node = process.start_node(&settings)?;
             let config = ServerConfig { data_dir: settings.data_dir.clone(), limits: settings.limits.clone() };
             let server = Server::start(config, store.clone(), node).await?;
@@ -136,16 +136,21 @@ impl Running {
                 // Dropping the other end means the same: stop.
                 let _ = stopped.await;
             };
-            let edges = tokio::spawn(tenantry_api::serve(
-                Arc::clone(&server),
-                listeners,
-                settings.http.clone(),
-                shutdown,
-            ));
+            let edges =
+                tokio::spawn(tenantry_api::serve(Arc::clone(&server), listeners, settings.http.clone(), shutdown));
             Ok::<_, anyhow::Error>((store, server, edges, address, metrics_address))
         };
         let (store, server, edges, address, metrics_address) = runtime.block_on(start)?;
         Ok(Self { runtime, settings, store, server, edges, stop, address, metrics_address })
+    }
+
+    /// Does something at the first SIGTERM or SIGINT.
+    pub(crate) fn on_signal(&self, action: impl FnOnce() + Send + 'static) {
+        self.runtime.spawn(async {
+            if told_to_stop().await.is_ok() {
+                action();
+            }
+        });
     }
 
     /// Waits for SIGTERM or SIGINT, then stops in order. A second one ends the process at once.

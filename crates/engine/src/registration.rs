@@ -19,7 +19,7 @@ use tenantry_types::model::{EngineOptions, Optimization, Profile, Registration, 
 use crate::memory::{anonymous_bytes, trim};
 use crate::model::Model;
 use crate::runtime::{Form, LoadError, Runtime, SharedBytes, Source};
-use synthetic::{Extents, Inputs};
+use synthetic::{Choice, Inputs};
 
 /// How long looking for inputs may take.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ struct Prepared {
     model: Model,
     source: Source,
     bytes: u64,
-    extents: Option<Extents>,
+    choice: Option<Choice>,
 }
 
 /// Registers the ONNX model `source`: writes its optimised form into `optimised` and maps it through `map`, which gets
@@ -66,16 +66,16 @@ pub fn register(
         let mapped = map(bytes).map_err(|error| LoadError::OutOfMemory(error.kind().to_string()))?;
         let source = Source { form: Form::Optimised, model: mapped, external: Vec::new() };
         let mut model = runtime.load(&source, &options)?;
-        let extents = synthetic::find_extents(&mut model, Instant::now() + WARM_UP_LIMIT);
-        Ok(Prepared { options, model, source, bytes, extents })
+        let choice = synthetic::find_choice(&mut model, Instant::now() + WARM_UP_LIMIT);
+        Ok(Prepared { options, model, source, bytes, choice })
     };
     let mut prepared = prepare(asked.clone())?;
-    if prepared.extents.is_none() && settings.optimization.is_none() {
+    if prepared.choice.is_none() && settings.optimization.is_none() {
         // First, because the lesser form overwrites the file that this one maps.
         drop(prepared);
         let less = prepare(EngineOptions { optimization: Optimization::Basic, ..asked.clone() });
         prepared = match less {
-            Ok(less) if less.extents.is_some() => less,
+            Ok(less) if less.choice.is_some() => less,
             // No level helps, so it is the inputs that cannot be guessed.
             no_better => {
                 drop(no_better);
@@ -83,18 +83,18 @@ pub fn register(
             }
         };
     }
-    let Prepared { mut options, mut model, source, bytes, extents } = prepared;
+    let Prepared { mut options, mut model, source, bytes, choice } = prepared;
 
     let until = Instant::now() + PROFILE_LIMIT;
     let mut can_batch = signature.has_batch_axis();
     let (mut points, mut best_batch) = (Vec::new(), 1);
-    if let Some(extents) = &extents {
-        can_batch = can_batch && profile::rows_are_independent(&mut model, extents).unwrap_or(false);
-        if settings.prepack.is_none() && !prepacking_pays(runtime, &source, &options, &mut model, extents, until) {
+    if let Some(choice) = &choice {
+        can_batch = can_batch && profile::rows_are_independent(&mut model, choice);
+        if settings.prepack.is_none() && !prepacking_pays(runtime, &source, &options, &mut model, choice, until) {
             options.prepack = false;
             model = runtime.load(&source, &options)?;
         }
-        points = profile::measure(&mut model, extents, can_batch, until);
+        points = profile::measure(&mut model, &options, choice, can_batch, until);
         best_batch = profile::best_batch(&points);
     }
     drop(model);
@@ -137,18 +137,18 @@ fn prepacking_pays(
     source: &Source,
     options: &EngineOptions,
     packed: &mut Model,
-    extents: &Extents,
+    choice: &Choice,
     until: Instant,
 ) -> bool {
     let Ok(mut unpacked) = runtime.load(source, &EngineOptions { prepack: false, ..options.clone() }) else {
         return true;
     };
-    let Some(inputs) = Inputs::new(packed.signature(), extents, 0, 1) else { return true };
+    let Some(inputs) = Inputs::new(packed.signature(), choice, 0, 1) else { return true };
+    let clock = profile::RunClock::of(options);
     let (mut with, mut without) = (Vec::new(), Vec::new());
     // The first pair only warms up.
     for pair in 0..=PREPACK_RUNS {
-        let (Ok(packed_ns), Ok(unpacked_ns)) =
-            (profile::run_ns(packed, &inputs), profile::run_ns(&mut unpacked, &inputs))
+        let (Ok(packed_ns), Ok(unpacked_ns)) = (clock.run_ns(packed, &inputs), clock.run_ns(&mut unpacked, &inputs))
         else {
             return true;
         };

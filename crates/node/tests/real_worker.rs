@@ -1,5 +1,7 @@
 //! The node with the real worker and the real engine: register, load, answer, survive.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;

@@ -218,7 +218,7 @@ impl<'a> Planner<'a> {
             }
             let loaded = open.len() as u32;
             self.counts.entry((domain, version)).or_default().present += loaded;
-            let workers = missing.saturating_sub(loaded).saturating_sub(coming).min(self.limits.max_workers);
+            let workers = missing.saturating_sub(loaded).saturating_sub(coming).min(self.limits.max_workers.max(1));
             if workers > 0 {
                 let shortage = self.shortages.entry(domain).or_default();
                 shortage.workers = shortage.workers.max(workers);
@@ -373,3 +373,6 @@ impl<'a> Planner<'a> {
         Plan { generation, steps, wake: self.wake, blocked: self.blocked }
     }
 }
+
+#[cfg(test)]
+mod tests;

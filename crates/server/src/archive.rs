@@ -5,6 +5,7 @@
 //! more files or bytes than the limits. The reader asks the `tar` crate for raw entries and interprets the two ways of
 //! writing long names itself, because the crate would read such a name into memory whatever its length.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
@@ -17,6 +18,8 @@ pub(crate) const MAX_NAME_BYTES: usize = tenantry_store::limits::MAX_FILE_NAME_B
 const MAX_ENTRIES: usize = 4 * tenantry_types::limits::MAX_ARCHIVE_FILES;
 /// The longest extended header; a path of [`MAX_NAME_BYTES`] with time stamps and attributes fits several times.
 const MAX_EXTENDED_HEADER_BYTES: u64 = 64 << 10;
+/// How much padding after the end mark is looked at; writers fill up to a block of their tape, usually 10 KiB.
+const MAX_PADDING_BYTES: u64 = 1 << 20;
 /// Characters of an offending name that are shown.
 const SHOWN_NAME_CHARS: usize = 80;
 /// The name a version's model gets when an archive has several `.onnx` files at its top level.
@@ -106,7 +109,8 @@ fn read_tar<R: Read, T, E>(
     limits: ArchiveLimits,
     sink: &mut impl FnMut(&str, u64, &mut dyn Read) -> Result<T, E>,
 ) -> Result<Vec<(String, T)>, ArchiveError<E>> {
-    let mut archive = tar::Archive::new(reader);
+    let ended = Cell::new(false);
+    let mut archive = tar::Archive::new(Watched { inner: reader, ended: &ended });
     let mut files: Vec<(String, T)> = Vec::new();
     let mut bytes_left = limits.max_bytes;
     // A name that is too long for the header, given by the entry before.
@@ -167,7 +171,29 @@ fn read_tar<R: Read, T, E>(
         }
         files.push((name.to_owned(), kept.map_err(ArchiveError::Sink)?));
     }
+    // Entries end at a block of zeros. Where they end because the input does, more may have followed once.
+    if ended.get() {
+        return Err(ArchiveError::Unreadable("it ends without an end mark; was it cut short?".to_owned()));
+    }
+    // A gzip stream's checksum is at its end.
+    io::copy(&mut archive.into_inner().take(MAX_PADDING_BYTES), &mut io::sink()).map_err(unreadable)?;
     Ok(files)
+}
+
+/// A reader that notices its end.
+struct Watched<'a, R> {
+    inner: R,
+    ended: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if count == 0 && !buffer.is_empty() {
+            self.ended.set(true);
+        }
+        Ok(count)
+    }
 }
 
 /// An entry's content that must be as long as its header says. An archive cut short would otherwise pass for whole.

@@ -17,6 +17,8 @@ use crate::{Permit, Principal, Server};
 pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
 /// When a server that is shutting down, or its replacement, may be asked again.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
+/// When a version that was taken away while a request waited may be there again, or another in its place.
+const GONE_RETRY: Duration = Duration::from_secs(1);
 
 /// An answer with what it took.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,7 +137,8 @@ impl Server {
         let flow = attempt.flow.insert(self.flow(principal, &model));
         let servable = version.servable(shown)?;
         let signature = &servable.spec.signature;
-        let in_model = |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
+        let in_model =
+            |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
         let outputs = inputs::wanted(&infer, signature).map_err(in_model)?;
         let timeout = infer.timeout.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout);
         let inputs = inputs::checked(infer.inputs, signature).map_err(in_model)?;
@@ -285,6 +288,7 @@ fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> Serv
         | ServeError::TenantQueueFull { retry_after }
         | ServeError::Quarantined { retry_after, .. } => Some(retry_after),
         ServeError::Draining => Some(DRAINING_RETRY),
+        ServeError::Gone => Some(GONE_RETRY),
         _ => None,
     };
     ServiceError { code, message: text, retry_after }

@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 use tenantry_types::tensor::{InputView, element_count};
-use tenantry_types::{DataType, Dim, InferRequest, Inputs, Payload, ServiceError, Shape, Signature, Tensor, TensorSpec};
+use tenantry_types::{
+    DataType, Dim, InferRequest, Inputs, Payload, ServiceError, Shape, Signature, Tensor, TensorSpec,
+};
 
 /// The positions of the outputs a request wants, in its order; empty means all.
 pub(crate) type Wanted = SmallVec<[u16; 4]>;

@@ -24,6 +24,8 @@ mod reconciler;
 mod registration;
 mod routing;
 mod server;
+#[cfg(test)]
+mod testing;
 
 pub use auth::Principal;
 pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};

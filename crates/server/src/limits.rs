@@ -80,7 +80,10 @@ impl TenantLoad {
         if !take(&self.uploads, limits.tenant_max_uploads) {
             return Err(ServiceError::new(
                 ErrorCode::ResourceExhausted,
-                format!("{} uploads are running, which is this tenant's limit; wait for one to end", limits.tenant_max_uploads),
+                format!(
+                    "{} uploads are running, which is this tenant's limit; wait for one to end",
+                    limits.tenant_max_uploads
+                ),
             )
             .retry_after(Duration::from_secs(1)));
         }

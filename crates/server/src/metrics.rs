@@ -53,6 +53,9 @@ fn row_buckets() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 9))
 }
 
+/// By calling tenant and by model, `owner/name`.
+type Flows = HashMap<(TenantId, Arc<str>), Arc<FlowMetrics>>;
+
 /// Every metric of the server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -64,7 +67,7 @@ pub(crate) struct Metrics {
     batch_rows: Family<FlowLabels, Histogram, fn() -> Histogram>,
     registrations: Family<OutcomeLabels, Counter>,
     pub(crate) gauges: Gauges,
-    flows: RwLock<HashMap<(TenantId, Arc<str>), Arc<FlowMetrics>>>,
+    flows: RwLock<Flows>,
     /// Requests of a known tenant for no model it may use, and requests of nobody known.
     unresolved: RwLock<HashMap<Option<TenantId>, Arc<FlowMetrics>>>,
 }
@@ -147,10 +150,9 @@ impl Metrics {
             FlowLabels { tenant: tenant_name.to_owned(), model: model.as_ref().to_owned() }
         } else {
             // The overflow pair itself is cheap to make again, so it takes no place in the table.
-            return Arc::new(self.make_flow(FlowLabels {
-                tenant: OVERFLOW_LABEL.to_owned(),
-                model: OVERFLOW_LABEL.to_owned(),
-            }));
+            return Arc::new(
+                self.make_flow(FlowLabels { tenant: OVERFLOW_LABEL.to_owned(), model: OVERFLOW_LABEL.to_owned() }),
+            );
         };
         Arc::clone(flows.entry(key).or_insert_with(|| Arc::new(self.make_flow(labels))))
     }

@@ -210,7 +210,8 @@ impl Server {
 
 impl Unopened {
     fn failed(&mut self, version: VersionId, now: MonotonicTime) -> Duration {
-        let pause = self.0.get(&version).map_or(MIN_FILES_RETRY, |(_, last)| last.saturating_mul(2).min(MAX_FILES_RETRY));
+        let pause =
+            self.0.get(&version).map_or(MIN_FILES_RETRY, |(_, last)| last.saturating_mul(2).min(MAX_FILES_RETRY));
         self.0.insert(version, (now.saturating_add(pause), pause));
         pause
     }

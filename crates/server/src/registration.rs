@@ -52,7 +52,8 @@ pub(crate) struct Deploying {
 impl Deploying {
     pub(crate) fn after_start(routing: &Routing) -> Self {
         let unsure = routing.models().filter(|model| model.deployment.version.is_some()).flat_map(|model| {
-            let registering = model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
+            let registering =
+                model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
             registering.map(|version| version.id)
         });
         Self { not: Mutex::new(unsure.collect()) }
@@ -77,7 +78,8 @@ pub(crate) fn waiting(routing: &Routing) -> Vec<(VersionId, Arc<RoutedModel>)> {
     let mut waiting: Vec<_> = routing
         .models()
         .flat_map(|model| {
-            let registering = model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
+            let registering =
+                model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
             registering.map(|version| (version.id, Arc::clone(model)))
         })
         .collect();
@@ -246,11 +248,18 @@ fn checked(mut registration: Registration) -> Result<Registration, String> {
         let mut names = HashSet::new();
         for tensor in tensors {
             let shown = || sanitise(&tensor.name, 80);
-            if tensor.name.is_empty() || tensor.name.len() > MAX_TENSOR_NAME_BYTES || tensor.name.contains(char::is_control) {
+            if tensor.name.is_empty()
+                || tensor.name.len() > MAX_TENSOR_NAME_BYTES
+                || tensor.name.contains(char::is_control)
+            {
                 return Err(format!("the name `{}` among the model's {what} is not supported", shown()));
             }
             if tensor.dims.len() > MAX_RANK {
-                return Err(format!("`{}` has {} dimensions; at most {MAX_RANK} are supported", shown(), tensor.dims.len()));
+                return Err(format!(
+                    "`{}` has {} dimensions; at most {MAX_RANK} are supported",
+                    shown(),
+                    tensor.dims.len()
+                ));
             }
             if !names.insert(tensor.name.as_str()) {
                 return Err(format!("the name `{}` occurs twice among the model's {what}", shown()));

@@ -17,8 +17,8 @@ use tenantry_types::error::sanitise;
 use tenantry_types::model::EngineOptions;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{
-    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelRef, PlacementId, ServiceError, TenantId,
-    TenantName, TrustDomain, VersionId,
+    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelName, ModelRef, PlacementId, ServiceError,
+    TenantId, TenantName, TrustDomain, VersionId,
 };
 
 use crate::limits::TenantLoad;
@@ -28,6 +28,9 @@ use crate::metrics::FlowMetrics;
 const REGISTERING_RETRY: Duration = Duration::from_secs(1);
 /// Characters of a version or alias that an error shows.
 const SHOWN_VERSION_CHARS: usize = 64;
+
+/// The metrics of each tenant that calls a model. Bounded by the tenants there are.
+pub(crate) type Flows = RwLock<HashMap<TenantId, Arc<FlowMetrics>>>;
 
 /// A snapshot.
 #[derive(Debug, Default)]
@@ -70,9 +73,10 @@ pub(crate) struct RoutedModel {
     pub(crate) shared: Sharing,
     pub(crate) deployment: RoutedDeployment,
     pub(crate) versions: BTreeMap<u32, Arc<RoutedVersion>>,
-    pub(crate) aliases: BTreeMap<Box<str>, u32>,
+    /// By name.
+    pub(crate) aliases: Vec<(ModelName, u32)>,
     /// The metrics of each calling tenant, from its first request on.
-    pub(crate) flows: Arc<RwLock<HashMap<TenantId, Arc<FlowMetrics>>>>,
+    pub(crate) flows: Arc<Flows>,
 }
 
 /// The desired state of a model.
@@ -100,7 +104,7 @@ pub(crate) struct RoutedVersion {
 pub(crate) enum RoutedState {
     Registering,
     Refused,
-    Ready(Servable),
+    Ready(Box<Servable>),
 }
 
 /// What serving a version takes.
@@ -182,7 +186,8 @@ impl RoutedModel {
         let number = if wanted.bytes().all(|c| c.is_ascii_digit()) {
             wanted.parse().ok()
         } else {
-            self.aliases.get(wanted).copied()
+            let position = self.aliases.binary_search_by(|(name, _)| name.as_str().cmp(wanted)).ok();
+            position.and_then(|position| self.aliases.get(position)).map(|(_, number)| *number)
         };
         number.and_then(|number| self.versions.get(&number)).ok_or_else(|| {
             let wanted = sanitise(wanted, SHOWN_VERSION_CHARS);

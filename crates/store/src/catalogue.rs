@@ -1,43 +1,77 @@
 //! The catalogue: one consistent read of everything a routing table is made from.
 
+use std::io;
+
+use sqlx::any::AnyRow;
+
 use crate::records::Catalogue;
-use crate::{ReadError, Store, database, rows};
+use crate::{BackendError, ReadError, Store, database, rows};
 
 impl Store {
+    /// The number of changes committed so far. Cheap: tells whether a catalogue read earlier is still current.
+    pub async fn revision(&self) -> Result<u64, ReadError> {
+        let mut snapshot = self.inner.database.read().await?;
+        Ok(database::revision(&mut snapshot).await?)
+    }
+
     /// Everything, as it was at one moment between two commits.
     ///
     /// The cost grows with what is stored; read it again when [`Store::revision`] differs, not on every request.
     pub async fn catalogue(&self) -> Result<Catalogue, ReadError> {
+        let tables = self.tables().await?;
+        // Tens of milliseconds of parsing for some thousand versions, which would hold up a thread that serves requests.
+        let parsed = tokio::task::spawn_blocking(move || tables.parse()).await;
+        parsed.unwrap_or_else(|error| Err(ReadError::Unavailable(BackendError::System(io::Error::other(error)))))
+    }
+
+    /// INVARIANT: all in one transaction, whose snapshot the first query takes.
+    async fn tables(&self) -> Result<Tables, ReadError> {
         let mut snapshot = self.inner.database.read().await?;
         let connection = &mut *snapshot;
-        // INVARIANT: all in one transaction, whose snapshot the first query takes.
         let revision = database::revision(connection).await?;
-        let tenants = sqlx::query("SELECT * FROM tenants ORDER BY id").fetch_all(&mut *connection).await?;
-        let keys = sqlx::query("SELECT * FROM api_keys ORDER BY id").fetch_all(&mut *connection).await?;
-        let tags = sqlx::query("SELECT * FROM model_tags").fetch_all(&mut *connection).await?;
-        let models = sqlx::query("SELECT * FROM models ORDER BY id").fetch_all(&mut *connection).await?;
-        let files = sqlx::query("SELECT * FROM version_files ORDER BY version_id, position")
-            .fetch_all(&mut *connection)
-            .await?;
-        let versions =
-            sqlx::query("SELECT * FROM versions ORDER BY model_id, number").fetch_all(&mut *connection).await?;
-        let aliases = sqlx::query("SELECT * FROM aliases").fetch_all(&mut *connection).await?;
-        let deployments = sqlx::query("SELECT * FROM deployments ORDER BY id").fetch_all(&mut *connection).await?;
-        drop(snapshot);
+        let mut all = async |query: &'static str| sqlx::query(query).fetch_all(&mut *connection).await;
+        Ok(Tables {
+            revision,
+            tenants: all("SELECT * FROM tenants ORDER BY id").await?,
+            keys: all("SELECT * FROM api_keys ORDER BY id").await?,
+            models: all("SELECT * FROM models ORDER BY id").await?,
+            tags: all("SELECT * FROM model_tags").await?,
+            versions: all("SELECT * FROM versions ORDER BY model_id, number").await?,
+            files: all("SELECT * FROM version_files ORDER BY version_id, position").await?,
+            aliases: all("SELECT * FROM aliases").await?,
+            deployments: all("SELECT * FROM deployments ORDER BY id").await?,
+        })
+    }
+}
 
-        let mut tags = rows::tags(&tags)?;
-        let mut files = rows::files(&files)?;
-        let mut aliases = aliases.iter().map(rows::alias).collect::<Result<Vec<_>, _>>()?;
+/// What one snapshot held, as rows.
+struct Tables {
+    revision: u64,
+    tenants: Vec<AnyRow>,
+    keys: Vec<AnyRow>,
+    models: Vec<AnyRow>,
+    tags: Vec<AnyRow>,
+    versions: Vec<AnyRow>,
+    files: Vec<AnyRow>,
+    aliases: Vec<AnyRow>,
+    deployments: Vec<AnyRow>,
+}
+
+impl Tables {
+    fn parse(self) -> Result<Catalogue, ReadError> {
+        let mut tags = rows::tags(&self.tags)?;
+        let mut files = rows::files(&self.files)?;
+        let mut aliases = self.aliases.iter().map(rows::alias).collect::<Result<Vec<_>, _>>()?;
         // Not by the database, whose order of names depends on its locale.
         aliases.sort_unstable_by(|a, b| (a.model, &a.name).cmp(&(b.model, &b.name)));
         Ok(Catalogue {
-            revision,
-            tenants: tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
-            keys: keys.iter().map(rows::key).collect::<Result<_, _>>()?,
-            models: models.iter().map(|row| rows::model(row, &mut tags)).collect::<Result<_, _>>()?,
-            versions: versions.iter().map(|row| rows::version(row, &mut files)).collect::<Result<_, _>>()?,
+            revision: self.revision,
+            tenants: self.tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
+            keys: self.keys.iter().map(rows::key).collect::<Result<_, _>>()?,
+            models: self.models.iter().map(|row| rows::model(row, &mut tags)).collect::<Result<_, _>>()?,
+            versions: self.versions.iter().map(|row| rows::version(row, &mut files)).collect::<Result<_, _>>()?,
             aliases,
-            deployments: deployments.iter().map(rows::deployment).collect::<Result<_, _>>()?,
+            deployments: self.deployments.iter().map(rows::deployment).collect::<Result<_, _>>()?,
         })
     }
 }

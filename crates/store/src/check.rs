@@ -6,11 +6,11 @@ use sha2::{Digest as _, Sha256};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 use tenantry_types::{Digest, ModelName};
 
+use crate::WriteError;
 use crate::limits::{
     MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WORD_BYTES, MAX_WORDS,
 };
 use crate::records::{DeploymentChange, NewVersion, StoredFile};
-use crate::WriteError;
 
 type Checked = Result<(), WriteError>;
 

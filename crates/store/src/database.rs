@@ -137,9 +137,8 @@ pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
 
 /// The current revision.
 pub(crate) async fn revision(connection: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-    let value: i64 = sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'revision'")
-        .fetch_one(connection)
-        .await?;
+    let value: i64 =
+        sqlx::query_scalar("SELECT value FROM store_numbers WHERE name = 'revision'").fetch_one(connection).await?;
     Ok(value.unsigned_abs())
 }
 
@@ -194,6 +193,6 @@ mod tests {
         let database = Database::open(&url).await.unwrap();
         drop(database.write().await.unwrap());
         database.write().await.unwrap().commit().await.unwrap();
-        assert_eq!(revision(&mut *database.read().await.unwrap()).await.unwrap(), 1);
+        assert_eq!(revision(&mut database.read().await.unwrap()).await.unwrap(), 1);
     }
 }

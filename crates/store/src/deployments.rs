@@ -110,7 +110,8 @@ async fn find(connection: &mut AnyConnection, model: ModelId) -> Result<Deployme
 async fn update(connection: &mut AnyConnection, deployment: &mut Deployment) -> Result<(), WriteError> {
     let damaged = |column| WriteError::Damaged { thing: Thing::Deployment, column };
     deployment.generation = deployment.generation.checked_add(1).ok_or(damaged("generation"))?;
-    let idle_after_ms = deployment.idle_after_ms.map(i64::try_from).transpose().map_err(|_| damaged("idle_after_ms"))?;
+    let idle_after_ms =
+        deployment.idle_after_ms.map(i64::try_from).transpose().map_err(|_| damaged("idle_after_ms"))?;
     sqlx::query(
         "UPDATE deployments SET generation = $1, version = $2, previous = $3, min_replicas = $4, max_replicas = $5,
              idle_after_ms = $6

@@ -34,7 +34,7 @@ pub use artefacts::Upload;
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use open::{Store, StoreConfig};
 pub use records::{
-    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel, NewVersion,
-    Optimised, Role, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
+    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
+    NewVersion, Optimised, Role, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
 };
 pub use secret::KeySecret;

@@ -8,7 +8,9 @@ use tenantry_types::{DeploymentId, ModelId, ModelName, TenantId};
 use crate::artefacts::FilePath;
 use crate::check;
 use crate::database::count;
-use crate::limits::{DEFAULT_IDLE_AFTER_MS, MAX_MODELS_PER_TENANT, MAX_SEARCH_RESULTS, MAX_SEARCH_WORDS, MAX_WORD_BYTES};
+use crate::limits::{
+    DEFAULT_IDLE_AFTER_MS, MAX_MODELS_PER_TENANT, MAX_SEARCH_RESULTS, MAX_SEARCH_WORDS, MAX_WORD_BYTES,
+};
 use crate::open::id_parts;
 use crate::records::{Model, ModelSearch, ModelUpdate, NewModel};
 use crate::{ReadError, Store, Thing, WriteError, rows, versions};
@@ -33,8 +35,7 @@ impl Store {
         if let Some(model) = find_by_name(connection, owner, name).await? {
             return Ok(model);
         }
-        let there =
-            count(connection, "SELECT COUNT(*) FROM models WHERE owner_id = $1", &owner.to_string()).await?;
+        let there = count(connection, "SELECT COUNT(*) FROM models WHERE owner_id = $1", &owner.to_string()).await?;
         if there >= MAX_MODELS_PER_TENANT {
             return Err(WriteError::LimitReached { things: "models", limit: MAX_MODELS_PER_TENANT });
         }
@@ -108,7 +109,10 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *connection)
         .await?;
-        sqlx::query("DELETE FROM model_tags WHERE model_id = $1").bind(id.to_string()).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM model_tags WHERE model_id = $1")
+            .bind(id.to_string())
+            .execute(&mut *connection)
+            .await?;
         insert_tags(connection, &model).await?;
         write.commit().await?;
         Ok(model)
@@ -175,8 +179,11 @@ impl Store {
         let mut write = self.inner.database.write().await?;
         let connection = write.connection();
         let model = find(connection, id).await?;
-        let files: Vec<FilePath> =
-            versions::list(connection, id).await?.iter().flat_map(|version| FilePath::of_version(model.owner, version)).collect();
+        let files: Vec<FilePath> = versions::list(connection, id)
+            .await?
+            .iter()
+            .flat_map(|version| FilePath::of_version(model.owner, version))
+            .collect();
         // Aliases refer to versions without a cascade, so they go before what they name.
         for statement in ["DELETE FROM aliases WHERE model_id = $1", "DELETE FROM models WHERE id = $1"] {
             sqlx::query(statement).bind(id.to_string()).execute(&mut *connection).await?;

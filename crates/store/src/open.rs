@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use object_store::local::LocalFileSystem;
 use tokio::sync::{RwLock, Semaphore};
 
-use crate::database::{self, Database};
-use crate::{OpenError, ReadError, WriteError, limits};
+use crate::database::Database;
+use crate::{OpenError, WriteError, limits};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "store-identity";
@@ -220,14 +220,6 @@ pub(crate) fn id_parts(now_ms: i64) -> Result<(u64, [u8; 10]), WriteError> {
 fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Store {
-    /// The number of changes committed so far. Cheap: tells whether a catalogue read earlier is still current.
-    pub async fn revision(&self) -> Result<u64, ReadError> {
-        let mut snapshot = self.inner.database.read().await?;
-        Ok(database::revision(&mut snapshot).await?)
-    }
 }
 
 #[cfg(test)]

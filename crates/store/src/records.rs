@@ -305,7 +305,7 @@ pub struct Artefact {
     pub bytes: u64,
 }
 
-/// Everything a routing table is made from, as it was at one moment. Each list is in the order of creation.
+/// Everything a routing table is made from, as it was at one moment. Lists are in the order of creation but where they say otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// Which moment: the number of changes committed before it.

@@ -20,7 +20,8 @@ impl Store {
     pub async fn sweep(&self, now_ms: i64) -> Result<Swept, ReadError> {
         let mut swept = Swept::default();
         for kind in [ARTEFACTS, OPTIMISED] {
-            let folders = self.inner.artefacts.list_with_delimiter(Some(&Path::from(kind))).await.map_err(unavailable)?;
+            let folders =
+                self.inner.artefacts.list_with_delimiter(Some(&Path::from(kind))).await.map_err(unavailable)?;
             for folder in folders.common_prefixes {
                 // A folder that no tenant's id names is not ours to remove.
                 let Some(owner) = folder.filename().and_then(|name| name.parse::<TenantId>().ok()) else { continue };

@@ -30,8 +30,7 @@ impl Store {
                 return Err(WriteError::Invalid(format!("the file `{}` was not uploaded; upload it again", file.name)));
             }
         }
-        let there =
-            count(connection, "SELECT COUNT(*) FROM versions WHERE model_id = $1", &model.to_string()).await?;
+        let there = count(connection, "SELECT COUNT(*) FROM versions WHERE model_id = $1", &model.to_string()).await?;
         if there >= MAX_VERSIONS_PER_MODEL {
             return Err(WriteError::LimitReached { things: "versions", limit: MAX_VERSIONS_PER_MODEL });
         }
@@ -182,14 +181,16 @@ async fn insert(connection: &mut AnyConnection, version: &Version) -> Result<(),
     .await?;
     for (position, file) in (0_i64..).zip(&version.files) {
         let bytes = i64::try_from(file.bytes).map_err(|_| WriteError::Invalid("a file is too large".to_owned()))?;
-        sqlx::query("INSERT INTO version_files (version_id, position, name, digest, bytes) VALUES ($1, $2, $3, $4, $5)")
-            .bind(version.id.to_string())
-            .bind(position)
-            .bind(file.name.as_str())
-            .bind(file.digest.to_string())
-            .bind(bytes)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO version_files (version_id, position, name, digest, bytes) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(version.id.to_string())
+        .bind(position)
+        .bind(file.name.as_str())
+        .bind(file.digest.to_string())
+        .bind(bytes)
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }
@@ -267,7 +268,5 @@ fn search_text(version: &Version) -> String {
         signature.inputs.iter().chain(signature.outputs.iter()).map(|tensor| &*tensor.name)
     });
     // The owner's own words first, so that a file's many names cannot push them over the cap.
-    check::search_text(
-        pairs.chain(quality).chain([version.description.as_str()]).chain(signature).chain(files),
-    )
+    check::search_text(pairs.chain(quality).chain([version.description.as_str()]).chain(signature).chain(files))
 }

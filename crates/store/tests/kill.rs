@@ -119,7 +119,10 @@ async fn write_turn(store: &Store, name: &str, dice: &mut Dice) {
                 upload.write(Bytes::copy_from_slice(chunk)).await.unwrap();
             }
             let artefact = upload.finish().await.unwrap();
-            promise(&format!("artefact {} {}", tenant.id, artefact.digest));
+            // The first version is deleted below, and its files with it, so they are no promise.
+            if number > 1 {
+                promise(&format!("artefact {} {}", tenant.id, artefact.digest));
+            }
             files.push(values::file(&format!("f{file}"), artefact));
         }
         let new = NewVersion { files, ..NewVersion::default() };
@@ -129,12 +132,10 @@ async fn write_turn(store: &Store, name: &str, dice: &mut Dice) {
         let form = values::optimised(store, tenant.id, "key", &[number as u8; 5_000]).await;
         store.finish_version(version.id, &values::registration("x"), Some(&form), true).await.unwrap();
         promise(&format!("ready {} {number}", model.id));
-        if number == 1 {
-            // Another file of the same bytes would keep it; what is promised of the first version's files ends here.
-            continue;
+        if number > 1 {
+            store.set_alias(model.id, &format!("a{number}").parse().unwrap(), number).await.unwrap();
+            promise(&format!("alias {} {number} a{number}", model.id));
         }
-        store.set_alias(model.id, &format!("a{number}").parse().unwrap(), number).await.unwrap();
-        promise(&format!("alias {} {number} a{number}", model.id));
     }
     let first = store.version_by_number(model.id, 1).await.unwrap();
     promise(&format!("deleting {} 1", model.id));
@@ -156,7 +157,7 @@ fn run_child(folder: &Path, round: u64, promises: u64, spins: u64, all: &mut Pro
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut seen = 0;
     let mut take = |line: String| {
         // The harness prints its own lines, and the beginning of one before the first promise.
@@ -171,7 +172,7 @@ fn run_child(folder: &Path, round: u64, promises: u64, spins: u64, all: &mut Pro
         }
     };
     // To the end: what it promised between our count and its death counts, too.
-    while let Some(line) = lines.next() {
+    for line in lines {
         take(line);
     }
     assert!(seen > promises, "the child ended by itself");
@@ -253,10 +254,9 @@ fn check_files(folder: &Path, tenants: &BTreeSet<TenantId>, promises: &Promises)
             assert_eq!(hash(std::fs::File::open(file.path()).unwrap()).0, digest);
         }
     }
-    let deleting = promises.versions.values().any(|(_, presence)| *presence != Presence::There);
     for (owner, digest) in &promises.artefacts {
         let kept = folder.join(format!("artefacts/{owner}/{digest}")).exists();
-        assert!(kept || !tenants.contains(owner) || deleting, "an acknowledged upload is lost");
+        assert!(kept || !tenants.contains(owner), "an acknowledged upload is lost");
     }
 }
 

@@ -1,5 +1,4 @@
 //! An upload's digest and bytes do not depend on how it was cut into chunks.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Read as _;
 
@@ -47,7 +46,8 @@ fn any_chunking_gives_the_same_artefact() {
                 upload.finish().await
             });
             if too_small && length > 0 {
-                let refused = matches!(outcome, Err(UploadError::TooLarge { limit_bytes: limit }) if limit == limit_bytes);
+                let refused =
+                    matches!(outcome, Err(UploadError::TooLarge { limit_bytes: limit }) if limit == limit_bytes);
                 prop_assert!(refused);
                 prop_assert_eq!(runtime.block_on(store.artefact(owner, Digest::of(&data))).unwrap(), None);
                 return Ok(());

@@ -13,7 +13,7 @@ use self::inputs::{ModelMetadata, build};
 use self::preview::preview;
 use crate::arguments::Infer;
 use crate::client::{Client, model_path};
-use crate::output::{print_json, print_table, table};
+use crate::output::{print_table, table};
 
 /// The longest request that is read from a file, bytes.
 const MAX_REQUEST_BYTES: u64 = 1 << 30;
@@ -33,8 +33,9 @@ pub(crate) fn run(client: &Client, arguments: &Infer, json: bool) -> Result<()> 
     let answer = client.infer_raw(&arguments.model, version, json_length, &body, arguments.timeout)?;
     // A request from a file may ask for binary outputs; those have no JSON to print.
     if json && answer.json_length.is_none() {
-        let body: serde_json::Value = serde_json::from_slice(&answer.body).context("the answer is not JSON")?;
-        return print_json(&body);
+        // As the server sent it: laid out, a long tensor would take a line for each number.
+        println!("{}", String::from_utf8(answer.body).context("the answer is not JSON")?);
+        return Ok(());
     }
     print_answer(&answer.decode()?);
     Ok(())

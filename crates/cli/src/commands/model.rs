@@ -64,7 +64,8 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
         }
         Command::Share { model, nobody } => {
             let shared = if *nobody { Sharing::Private } else { Sharing::Everyone };
-            let changed = share(client, model, shared)?;
+            let change = ModelChange { shared: Some(shared), ..ModelChange::default() };
+            let changed = self::change(client, model, &change)?;
             if json {
                 return print_json(&changed);
             }
@@ -74,10 +75,9 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
     }
 }
 
-/// Sets who may use a model.
-pub(crate) fn share(client: &Client, model: &ModelRef, shared: Sharing) -> Result<Model> {
-    let change = ModelChange { shared: Some(shared), ..ModelChange::default() };
-    client.send(Method::PATCH, &path(client, model)?, &change)
+/// Changes what is said of a model.
+fn change(client: &Client, model: &ModelRef, change: &ModelChange) -> Result<Model> {
+    client.send(Method::PATCH, &path(client, model)?, change)
 }
 
 /// A model's place in the admin API; a model without an owner is the key's tenant's.

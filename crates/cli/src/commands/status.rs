@@ -1,10 +1,10 @@
 //! `tenantry status`.
 
 use anyhow::Result;
-use tenantry_api::admin::types::Status;
+use tenantry_api::admin::types::{Status, Worker};
 
 use crate::client::Client;
-use crate::output::{print_json, print_table, table};
+use crate::output::{print_json, print_table, size, table};
 
 pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
     let status: Status = client.get("/admin/v1/status")?;
@@ -17,10 +17,15 @@ pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
     );
     println!("server      {} (version {})", if status.ready { "ready" } else { "draining" }, status.version);
     println!("engine      {runtime}");
-    println!("registry    {} tenants, {} models, {} being registered", status.tenants, status.models, status.registering);
-    println!("slots       {}, {} tasks running, {} waiting", status.slots, status.running_tasks, status.queued_tasks);
+    println!(
+        "registry    {} tenants, {} models, {} being registered",
+        status.tenants, status.models, status.registering
+    );
+    println!("slots       {}, {} batches running", status.slots, status.running_batches);
+    println!("queue       {} tasks, {}", status.queued_tasks, size(status.queued_bytes));
+    println!("deaths      {} workers ended unasked since the start", status.worker_deaths);
     println!();
-    let mut rows = table(&["worker", "state", "process", "models of", "data of", "loaded"]);
+    let mut rows = table(&["worker", "state", "process", "models of", "data of", "loaded", ""]);
     for worker in &status.workers {
         rows.add_row([
             worker.id.to_string(),
@@ -28,9 +33,18 @@ pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
             worker.pid.map_or_else(String::new, |pid| pid.to_string()),
             worker.model_owner.clone(),
             worker.data_owner.clone(),
-            worker.replicas.join(", "),
+            worker.replicas.to_string(),
+            note(worker).to_owned(),
         ]);
     }
     print_table(&rows, "no workers: they start when a model is asked");
     Ok(())
+}
+
+fn note(worker: &Worker) -> &'static str {
+    match (worker.registration, worker.busy) {
+        (true, _) => "registers a version",
+        (false, true) => "computes",
+        (false, false) => "",
+    }
 }

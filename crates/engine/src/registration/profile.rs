@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::ClockId;
 use tenantry_types::DataType;
-use tenantry_types::model::BatchPoint;
+use tenantry_types::model::{BatchPoint, EngineOptions};
 
-use super::synthetic::{Extents, Inputs};
+use super::synthetic::{Choice, Inputs};
 use crate::model::{Model, RunError};
 use crate::outputs::Outputs;
 
@@ -24,7 +25,14 @@ const LONGEST_RUN: Duration = Duration::from_secs(1);
 const ROW_TOLERANCE: f64 = 0.02;
 
 /// Run times per batch size, ascending. Stops early when batches stop paying or time is up.
-pub(super) fn measure(model: &mut Model, extents: &Extents, can_batch: bool, until: Instant) -> Vec<BatchPoint> {
+pub(super) fn measure(
+    model: &mut Model,
+    options: &EngineOptions,
+    choice: &Choice,
+    can_batch: bool,
+    until: Instant,
+) -> Vec<BatchPoint> {
+    let clock = RunClock::of(options);
     let mut points: Vec<BatchPoint> = Vec::new();
     let signature = model.signature().clone();
     for rows in BATCH_ROWS.into_iter().take(if can_batch { BATCH_ROWS.len() } else { 1 }) {
@@ -33,8 +41,8 @@ pub(super) fn measure(model: &mut Model, extents: &Extents, can_batch: bool, unt
         if expected > LONGEST_RUN || Instant::now() + expected * 4 > until {
             break;
         }
-        let Some(inputs) = Inputs::new(&signature, extents, 0, u64::from(rows)) else { break };
-        let Ok(run_ns) = median_run_ns(model, &inputs, until) else { break };
+        let Some(inputs) = Inputs::new(&signature, choice, 0, u64::from(rows)) else { break };
+        let Ok(run_ns) = clock.median_run_ns(model, &inputs, until) else { break };
         points.push(BatchPoint { rows, run_ns });
         if is_falling(&points) {
             break;
@@ -43,25 +51,41 @@ pub(super) fn measure(model: &mut Model, extents: &Extents, can_batch: bool, unt
     points
 }
 
-/// The median time of a run after one that does not count.
-pub(super) fn median_run_ns(model: &mut Model, inputs: &Inputs, until: Instant) -> Result<u64, RunError> {
-    inputs.run(model)?;
-    let started = Instant::now();
-    let mut times: Vec<u64> = Vec::new();
-    while times.len() < MAX_RUNS
-        && (times.len() < MIN_RUNS || started.elapsed() < POINT_TIME)
-        && (times.is_empty() || Instant::now() < until)
-    {
-        times.push(run_ns(model, inputs)?);
-    }
-    Ok(median(&mut times))
-}
+/// What a run's time is read from.
+#[derive(Clone, Copy)]
+pub(super) struct RunClock(ClockId);
 
-/// One run, nanoseconds; at least 1.
-pub(super) fn run_ns(model: &mut Model, inputs: &Inputs) -> Result<u64, RunError> {
-    let started = Instant::now();
-    drop(inputs.run(model)?);
-    Ok(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1))
+impl RunClock {
+    /// A run on one thread is timed by what the thread computed, so that busy neighbours do not show.
+    pub(super) fn of(options: &EngineOptions) -> Self {
+        Self(if options.threads <= 1 { ClockId::ThreadCPUTime } else { ClockId::Monotonic })
+    }
+
+    fn now_ns(self) -> u64 {
+        let now = rustix::time::clock_gettime(self.0);
+        now.tv_sec.cast_unsigned().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.cast_unsigned())
+    }
+
+    /// One run, nanoseconds; at least 1.
+    pub(super) fn run_ns(self, model: &mut Model, inputs: &Inputs) -> Result<u64, RunError> {
+        let started = self.now_ns();
+        drop(inputs.run(model)?);
+        Ok(self.now_ns().saturating_sub(started).max(1))
+    }
+
+    /// The median time of a run after one that does not count.
+    fn median_run_ns(self, model: &mut Model, inputs: &Inputs, until: Instant) -> Result<u64, RunError> {
+        inputs.run(model)?;
+        let started = Instant::now();
+        let mut times: Vec<u64> = Vec::new();
+        while times.len() < MAX_RUNS
+            && (times.len() < MIN_RUNS || started.elapsed() < POINT_TIME)
+            && (times.is_empty() || Instant::now() < until)
+        {
+            times.push(self.run_ns(model, inputs)?);
+        }
+        Ok(median(&mut times))
+    }
 }
 
 pub(super) fn median(times: &mut [u64]) -> u64 {
@@ -92,15 +116,13 @@ pub(super) fn best_batch(points: &[BatchPoint]) -> u32 {
 
 /// Whether two rows run together give what they give alone: the same shape of answer and, within rounding, the same
 /// values. Where they do not, joining two requests would make one's answer depend on the other's data.
-pub(super) fn rows_are_independent(model: &mut Model, extents: &Extents) -> Result<bool, RunError> {
+///
+/// Rows that do not even run alone (made-up values are not every model's) say nothing against the signature.
+pub(super) fn rows_are_independent(model: &mut Model, choice: &Choice) -> bool {
     let signature = model.signature().clone();
-    let inputs = |first, rows| {
-        Inputs::new(&signature, extents, first, rows).ok_or_else(|| RunError::Input("no inputs".to_owned()))
-    };
-    let first = inputs(0, 1)?.run(model)?;
-    let second = inputs(1, 1)?.run(model)?;
-    let Ok(both) = inputs(0, 2)?.run(model) else { return Ok(false) };
-    outputs_join(&first, &second, &both)
+    let mut run = |first, rows| Inputs::new(&signature, choice, first, rows)?.run(model).ok();
+    let (Some(first), Some(second)) = (run(0, 1), run(1, 1)) else { return true };
+    run(0, 2).is_some_and(|both| outputs_join(&first, &second, &both).unwrap_or(false))
 }
 
 fn outputs_join(first: &Outputs, second: &Outputs, both: &Outputs) -> Result<bool, RunError> {

@@ -11,8 +11,8 @@ use crate::reference::{Reference, without_advice};
 
 /// How many of each thing a history knows: few, so that they meet.
 const SLOTS: u64 = 3;
-const WORKERS: u64 = 4;
-const PLACEMENTS: u64 = 4;
+const WORKERS: u64 = 3;
+const PLACEMENTS: u64 = 3;
 const REPLICAS: u64 = 6;
 
 /// An event before it is known what runs and which tasks exist.
@@ -45,7 +45,8 @@ struct Step {
 }
 
 fn microseconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
-    range.prop_map(Duration::from_micros)
+    // The smallest is where comparisons go wrong, so it comes more often than it would.
+    prop_oneof![1 => Just(Duration::from_micros(range.start)), 8 => range.prop_map(Duration::from_micros)]
 }
 
 fn task() -> impl Strategy<Value = Task> {

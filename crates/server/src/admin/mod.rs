@@ -60,6 +60,3 @@ fn find(routing: &Routing, owner: &TenantName, model: &ModelName) -> Option<Arc<
 fn unknown(owner: &TenantName, model: &ModelName) -> ServiceError {
     unknown_model(&ModelRef { owner: Some(owner.clone()), name: model.clone() })
 }
-
-#[cfg(test)]
-mod tests;

@@ -40,7 +40,8 @@ impl Server {
         let routing = self.routing.load_full();
         let sees_all = auth::readable(&routing, principal, owner).is_ok();
         let visible = |model: &&Arc<RoutedModel>| {
-            *model.owner.name == *owner && (principal.role == Role::PlatformAdmin || model.is_visible_to(principal.tenant))
+            *model.owner.name == *owner
+                && (principal.role == Role::PlatformAdmin || model.is_visible_to(principal.tenant))
         };
         let visible: std::collections::HashMap<_, _> =
             routing.models().filter(visible).map(|model| (model.id, model)).collect();
@@ -106,9 +107,7 @@ impl Server {
 }
 
 fn info(routed: &RoutedModel, model: Model) -> ModelInfo {
-    let alias = |(name, version): (&Box<str>, &u32)| {
-        Some(AliasInfo { name: name.parse().ok()?, version: *version })
-    };
+    let alias = |(name, version): &(ModelName, u32)| AliasInfo { name: name.clone(), version: *version };
     ModelInfo {
         id: model.id,
         owner: (*routed.owner.name).clone(),
@@ -121,7 +120,7 @@ fn info(routed: &RoutedModel, model: Model) -> ModelInfo {
         created_ms: model.created_ms,
         updated_ms: model.updated_ms,
         deployment: (&routed.deployment).into(),
-        aliases: routed.aliases.iter().filter_map(alias).collect(),
+        aliases: routed.aliases.iter().map(alias).collect(),
         versions: routed.versions.keys().copied().collect(),
     }
 }

@@ -25,7 +25,8 @@ impl Server {
         let is_shown = |tenant: &&std::sync::Arc<RoutedTenant>| {
             principal.role == Role::PlatformAdmin || tenant.id == principal.tenant
         };
-        let mut tenants: Vec<TenantInfo> = routing.tenants.values().filter(is_shown).map(|tenant| info(tenant)).collect();
+        let mut tenants: Vec<TenantInfo> =
+            routing.tenants.values().filter(is_shown).map(|tenant| info(tenant)).collect();
         tenants.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         tenants
     }
@@ -54,10 +55,5 @@ impl Server {
 }
 
 fn info(tenant: &RoutedTenant) -> TenantInfo {
-    TenantInfo {
-        id: tenant.id,
-        name: (*tenant.name).clone(),
-        operator: tenant.operator,
-        created_ms: tenant.created_ms,
-    }
+    TenantInfo { id: tenant.id, name: (*tenant.name).clone(), operator: tenant.operator, created_ms: tenant.created_ms }
 }

@@ -83,10 +83,8 @@ impl Server {
         loop {
             routed_changes.mark_unchanged();
             let routed = self.readable_model(principal, owner, model)?;
-            let is_registering = routed
-                .versions
-                .get(&number)
-                .is_some_and(|version| matches!(version.state, RoutedState::Registering));
+            let is_registering =
+                routed.versions.get(&number).is_some_and(|version| matches!(version.state, RoutedState::Registering));
             if is_registering && tokio::time::timeout_at(give_up, routed_changes.changed()).await.is_ok() {
                 continue;
             }

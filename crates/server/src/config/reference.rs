@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, StoreTable, WorkersTable,
-};
+use super::{Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, StoreTable, WorkersTable};
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
 pub fn reference() -> String {
@@ -15,7 +13,10 @@ pub fn reference() -> String {
          `tenantry serve --config FILE` reads TOML. Every key has a default; a key the server does not know is an error.\n\
          Sizes are written as \"64MiB\" (B, KiB, MiB, GiB, TiB), durations as \"30s\" (ms, s, m, h, d).\n",
     );
-    let top = [Key { name: "data_dir", doc: " The folder of the database, the artefacts and the first administrator's key." }];
+    let top = [Key {
+        name: "data_dir",
+        doc: " The folder of the database, the artefacts and the first administrator's key.",
+    }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
     let tables: [(&str, &str, &[Key]); 7] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),

@@ -12,7 +12,8 @@ fn an_empty_file_is_the_default_configuration_and_the_default_is_valid() {
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line() {
-    let error = Config::parse("data_dir = \"d\"\n[http]\nlisten = \"127.0.0.1:1\"\nlitsen = 3\n").unwrap_err().to_string();
+    let error =
+        Config::parse("data_dir = \"d\"\n[http]\nlisten = \"127.0.0.1:1\"\nlitsen = 3\n").unwrap_err().to_string();
     assert!(error.contains("line 4"), "{error}");
     assert!(error.contains("unknown field `litsen`") && error.contains("`listen`"), "{error}");
     assert!(Config::parse("[htttp]\n").unwrap_err().to_string().contains("`htttp`"));
@@ -93,7 +94,7 @@ fn every_key_of_every_table_has_documentation_in_the_reference() {
     let page = reference();
     let mut all = Vec::new();
     keys(&toml::Table::try_from(Config::default()).unwrap(), &mut all);
-    assert!(all.len() > 30);
+    assert!(all.len() > 20);
     for key in all {
         assert!(page.contains(&format!("| `{key}` |")), "{key}");
     }

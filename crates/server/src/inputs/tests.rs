@@ -8,11 +8,7 @@ use super::*;
 fn signature(specs: &[(&str, DataType, &[Dim])]) -> Signature {
     let specs = specs
         .iter()
-        .map(|(name, datatype, dims)| TensorSpec {
-            name: (*name).to_owned(),
-            datatype: *datatype,
-            dims: dims.to_vec(),
-        })
+        .map(|(name, datatype, dims)| TensorSpec { name: (*name).to_owned(), datatype: *datatype, dims: dims.to_vec() })
         .collect();
     Signature { inputs: specs, outputs: Vec::new() }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use tenantry_node::VersionSpec;
 use tenantry_store::{Alias, Catalogue, Deployment, Model, Sharing, Tenant, Version, VersionState};
 use tenantry_types::model::Registration;
-use tenantry_types::{DataOwner, ModelId, ModelRef, TenantId, TrustDomain, VersionId};
+use tenantry_types::{DataOwner, ModelId, ModelName, ModelRef, TenantId, TrustDomain, VersionId};
 
-use super::{RoutedDeployment, RoutedKey, RoutedModel, RoutedState, RoutedTenant, RoutedVersion, Routing, Servable, key};
+use super::{
+    RoutedDeployment, RoutedKey, RoutedModel, RoutedState, RoutedTenant, RoutedVersion, Routing, Servable, key,
+};
 
 /// What one row is taken to cost where registration measured nothing.
 const UNMEASURED_COST: Duration = Duration::from_millis(10);
@@ -62,7 +64,8 @@ impl Routing {
     /// Versions this table had and `next` has not: the node may forget them.
     pub(crate) fn gone_in(&self, next: &Self) -> Vec<VersionId> {
         let kept: HashMap<ModelId, &Arc<RoutedModel>> = next.models.values().map(|model| (model.id, model)).collect();
-        let is_kept = |model: ModelId, number: u32| kept.get(&model).is_some_and(|model| model.versions.contains_key(&number));
+        let is_kept =
+            |model: ModelId, number: u32| kept.get(&model).is_some_and(|model| model.versions.contains_key(&number));
         let all = self.models.values().flat_map(|model| model.versions.values().map(|version| (model.id, version)));
         all.filter(|(model, version)| !is_kept(*model, version.number)).map(|(_, version)| version.id).collect()
     }
@@ -95,11 +98,8 @@ fn routed_model(
         Some(previous) => Arc::clone(&previous.full_name),
         None => format!("{}/{}", owner.name, model.name).into(),
     };
-    let data_owner = if owner.operator && model.shared == Sharing::Everyone {
-        DataOwner::Any
-    } else {
-        DataOwner::Tenant(owner.id)
-    };
+    let data_owner =
+        if owner.operator && model.shared == Sharing::Everyone { DataOwner::Any } else { DataOwner::Tenant(owner.id) };
     let home = TrustDomain { model_owner: owner.id, data_owner };
     let versions: BTreeMap<u32, Arc<RoutedVersion>> = versions
         .into_iter()
@@ -116,9 +116,15 @@ fn routed_model(
         shared: model.shared,
         deployment: (&deployment).into(),
         versions,
-        aliases: aliases.into_iter().map(|alias| (alias.name.as_str().into(), alias.version)).collect(),
+        aliases: by_name(aliases),
         flows: previous.map(|previous| Arc::clone(&previous.flows)).unwrap_or_default(),
     }
+}
+
+fn by_name(aliases: Vec<Alias>) -> Vec<(ModelName, u32)> {
+    let mut aliases: Vec<_> = aliases.into_iter().map(|alias| (alias.name, alias.version)).collect();
+    aliases.sort_unstable();
+    aliases
 }
 
 impl From<&Deployment> for RoutedDeployment {
@@ -159,9 +165,11 @@ fn routed_version(
             // A ready version's registration never changes, so its spec does not either.
             let spec = match known_servable {
                 Some(servable) => Arc::clone(&servable.spec),
-                None => Arc::new(spec(id, format!("{full_name}:{number}"), &version.settings, &registration, run_limit)),
+                None => {
+                    Arc::new(spec(id, format!("{full_name}:{number}"), &version.settings, &registration, run_limit))
+                }
             };
-            RoutedState::Ready(Servable {
+            RoutedState::Ready(Box::new(Servable {
                 spec,
                 digest: version.digest,
                 files: version.files,
@@ -169,7 +177,7 @@ fn routed_version(
                 options: registration.profile.options,
                 home,
                 home_placement: OnceLock::new(),
-            })
+            }))
         }
         (VersionState::Refused { .. }, _) => RoutedState::Refused,
         (VersionState::Registering | VersionState::Ready, _) => RoutedState::Registering,

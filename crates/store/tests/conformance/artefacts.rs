@@ -32,10 +32,8 @@ pub(crate) async fn are_kept_by_owner_and_digest(backend: Shared) {
     assert_eq!(upload(&store, acme.id, b"bytes").await, artefact);
     let empty = upload(&store, acme.id, b"").await;
     assert_eq!(read(&store, acme.id, empty.digest).await, b"");
-    let mut expected = vec![
-        format!("artefacts/{}/{}", acme.id, artefact.digest),
-        format!("artefacts/{}/{}", acme.id, empty.digest),
-    ];
+    let mut expected =
+        vec![format!("artefacts/{}/{}", acme.id, artefact.digest), format!("artefacts/{}/{}", acme.id, empty.digest)];
     expected.sort_unstable();
     assert_eq!(place.files(), expected);
 }

@@ -40,8 +40,21 @@ pub(crate) async fn finds_words_whatever_their_case_and_place(backend: Shared) {
     store.finish_version(version.id, &registration("attention_mask"), None, true).await.unwrap();
 
     let everywhere = [
-        "minilm", "MINI", "embeddings", "ähnlich", "pytorch", "language", "english", "ms_marco", "100%", "distilled",
-        "grace", "spearman", "tokenizer.json", "attention_mask", "  sentence   grace attention pytorch ",
+        "minilm",
+        "MINI",
+        "embeddings",
+        "ähnlich",
+        "pytorch",
+        "language",
+        "english",
+        "ms_marco",
+        "100%",
+        "distilled",
+        "grace",
+        "spearman",
+        "tokenizer.json",
+        "attention_mask",
+        "  sentence   grace attention pytorch ",
     ];
     for text in everywhere {
         assert_eq!(find(&store, acme.id, text).await, ["minilm"], "{text:?}");

@@ -61,15 +61,13 @@ pub(super) fn build(metadata: &ModelMetadata, arguments: &Infer, json_answer: bo
             }
         }
     }
-    let mut request = json!({ "inputs": inputs, "parameters": { "binary_data_output": !json_answer } });
-    if !arguments.output.is_empty() {
-        let outputs: Vec<Value> = arguments
-            .output
-            .iter()
-            .map(|name| json!({ "name": name, "parameters": { "binary_data": !json_answer } }))
-            .collect();
-        request["outputs"] = Value::Array(outputs);
-    }
+    let outputs: Vec<Value> = arguments
+        .output
+        .iter()
+        .map(|name| json!({ "name": name, "parameters": { "binary_data": !json_answer } }))
+        .collect();
+    // No outputs in the list means all of them.
+    let request = json!({ "inputs": inputs, "outputs": outputs, "parameters": { "binary_data_output": !json_answer } });
     let mut body = serde_json::to_vec(&request)?;
     let json_length = body.len();
     body.extend(files);

@@ -81,7 +81,12 @@ mod tests {
     use super::*;
 
     fn shown(datatype: DataType, data: Vec<u8>) -> String {
-        let tensor = Tensor { name: String::new(), datatype, shape: [data.len() as u64].into(), data: data.into() };
+        let tensor = Tensor {
+            name: String::new(),
+            datatype,
+            shape: std::iter::once(data.len() as u64).collect(),
+            data: data.into(),
+        };
         preview(&tensor, 3)
     }
 

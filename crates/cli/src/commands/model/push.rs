@@ -5,11 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use tenantry_api::admin::types::{Artefact, NewVersion, Sharing, Version, VersionSettings, VersionState};
+use tenantry_api::admin::types::{Artefact, ModelChange, NewVersion, Sharing, Version, VersionSettings, VersionState};
 use tenantry_types::ModelRef;
 use ureq::http::Method;
 
-use super::{share, tenant};
+use super::{change, tenant};
 use crate::arguments::Push;
 use crate::client::{Client, escape};
 use crate::output::Progress;
@@ -28,7 +28,9 @@ pub(crate) struct NewModelVersion {
     pub(crate) file: PathBuf,
     /// Whether every tenant may use the model.
     pub(crate) share: bool,
-    /// Free text.
+    /// What the model is for.
+    pub(crate) about: Option<String>,
+    /// What is new in this version.
     pub(crate) description: String,
     /// What the model was made with.
     pub(crate) framework: Option<String>,
@@ -55,6 +57,7 @@ impl NewModelVersion {
             model: ModelRef { owner: Some(owner), name: arguments.model.name.clone() },
             file: arguments.file.clone(),
             share: arguments.share,
+            about: arguments.about.clone(),
             description: arguments.description.clone(),
             framework: arguments.framework.clone(),
             tags: arguments.tag.iter().cloned().collect(),
@@ -92,8 +95,9 @@ pub(crate) fn push(client: &Client, new: &NewModelVersion, progress: &Progress) 
     };
     let versions = format!("{owner}/models/{name}/versions");
     let mut version: Version = client.send(Method::POST, &versions, &version)?;
-    if new.share {
-        share(client, &new.model, Sharing::Everyone)?;
+    if new.share || new.about.is_some() {
+        let shared = new.share.then_some(Sharing::Everyone);
+        change(client, &new.model, &ModelChange { shared, description: new.about.clone(), ..ModelChange::default() })?;
     }
     let waiting = progress.wait(&format!("registering {}", new.model));
     for _ in 0..MAX_QUESTIONS {

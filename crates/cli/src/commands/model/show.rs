@@ -113,7 +113,8 @@ fn state_text(version: &Version) -> String {
 /// A deployment in a few words.
 pub(super) fn deployment_text(deployment: &Deployment) -> String {
     let version = deployment.version.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
-    let idle = deployment.idle_after_seconds.map_or_else(String::new, |seconds| format!(", idle for {seconds} s at most"));
+    let idle =
+        deployment.idle_after_seconds.map_or_else(String::new, |seconds| format!(", idle for {seconds} s at most"));
     format!(
         "{version}, {} to {} replicas{idle} (generation {})",
         deployment.min_replicas, deployment.max_replicas, deployment.generation

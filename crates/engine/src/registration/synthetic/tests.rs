@@ -19,8 +19,8 @@ fn dimensions_of_one_name_agree_and_the_first_are_the_rows() {
         ],
         outputs: vec![],
     };
-    let candidates = Classes::of(&signature).candidates();
-    assert_eq!(candidates.first(), Some(&Extents { chosen: vec![16] }));
+    let candidates = Classes::of(&signature).candidates(0);
+    assert_eq!(candidates.first(), Some(&Choice { lowest: 0, extents: vec![16] }));
     let inputs = Inputs::new(&signature, &candidates[0], 0, 5).unwrap();
     let shapes: Vec<&[u64]> = inputs.tensors.iter().map(|(_, shape, _)| shape.as_slice()).collect();
     assert_eq!(shapes, [&[5, 16][..], &[5, 16], &[2, 5, 3], &[]]);
@@ -33,13 +33,13 @@ fn nameless_dimensions_are_tried_in_combination_and_the_tries_are_bounded() {
         inputs: vec![spec("x", vec![any(), any()]), spec("state", vec![Dim::Fixed(2), any(), Dim::Fixed(128)])],
         outputs: vec![],
     };
-    let candidates = Classes::of(&signature).candidates();
-    assert!(candidates.contains(&Extents { chosen: vec![512, 1] }));
+    let candidates = Classes::of(&signature).candidates(0);
+    assert!(candidates.contains(&Choice { lowest: 0, extents: vec![512, 1] }));
     assert!(candidates.len() <= MAX_TRIES);
     let many = Signature { inputs: (0..40).map(|_| spec("x", vec![any(); 8])).collect(), outputs: vec![] };
-    assert!(Classes::of(&many).candidates().len() <= MAX_TRIES);
+    assert!(Classes::of(&many).candidates(0).len() <= MAX_TRIES);
     let none = Signature { inputs: vec![spec("x", vec![Dim::Fixed(1)])], outputs: vec![] };
-    assert_eq!(Classes::of(&none).candidates().len(), 1);
+    assert_eq!(Classes::of(&none).candidates(0).len(), 1);
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_row_has_the_same_values_alone_as_in_a_batch() {
     for datatype in DataType::ALL {
         let spec = TensorSpec { name: "x".to_owned(), datatype, dims: vec![named("batch"), Dim::Fixed(7)] };
         let signature = Signature { inputs: vec![spec], outputs: vec![] };
-        let extents = Extents { chosen: vec![] };
-        let data = |first, rows| Inputs::new(&signature, &extents, first, rows).unwrap().tensors.remove(0).2;
+        let choice = Choice { lowest: 0, extents: vec![] };
+        let data = |first, rows| Inputs::new(&signature, &choice, first, rows).unwrap().tensors.remove(0).2;
         assert_eq!([data(0, 1), data(1, 1)].concat(), data(0, 2), "{datatype}");
         assert_ne!(data(0, 1), data(1, 1), "{datatype}");
     }
@@ -57,5 +57,5 @@ fn a_row_has_the_same_values_alone_as_in_a_batch() {
 #[test]
 fn absurd_extents_are_not_made_up() {
     let signature = Signature { inputs: vec![spec("x", vec![Dim::Fixed(1 << 40), named("batch")])], outputs: vec![] };
-    assert!(Inputs::new(&signature, &Extents { chosen: vec![1] }, 0, 1).is_none());
+    assert!(Inputs::new(&signature, &Choice { lowest: 0, extents: vec![1] }, 0, 1).is_none());
 }
