@@ -9,6 +9,7 @@ SHELL := /bin/bash
 CARGO := cargo
 VENV := .cache/venv
 PYTHON := $(VENV)/bin/python
+FUZZ_SECONDS ?= 10
 # ONNX Runtime's official builds phone home unless told not to before they start.
 export ORT_DISABLE_TELEMETRY := 1
 export CARGO_TERM_PROGRESS_WHEN ?= auto
@@ -44,13 +45,16 @@ fmt: ## Format the code
 
 lint: ## Check the format and the lints
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 unit: build models postgres ## The tests of every crate
 	TENANTRY_REQUIRE_POSTGRES=1 $(CARGO) test --release --workspace
 
-fuzz: ## Fuzz the parsers in brief
-	@echo "no fuzz target yet"
+fuzz: tools ## Fuzz the parsers for FUZZ_SECONDS (10); what is found stays in target/fuzz
+	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found && \
+	$$programs/v2_body -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -rss_limit_mb=1024 -timeout=5 \
+	  -dict=fuzz/v2_body.dict -artifact_prefix=target/fuzz/ -verbosity=0 target/fuzz/found fuzz/corpus/v2_body
 
 e2e: build models venv ## The real binary with real models, driven by tritonclient; and the demo
 	$(PYTHON) -m pytest tests/e2e
@@ -65,7 +69,7 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 
 # What Debian has and a fresh machine may lack. Nothing is installed where everything is there.
 tools:
-	@scripts/install-missing cc:build-essential python3:python3 pip:python3-pip venv:python3-venv
+	@scripts/install-missing cc:build-essential c++:build-essential python3:python3 pip:python3-pip venv:python3-venv
 
 postgres:
 	@scripts/install-missing postgres:postgresql

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderValue, Request};
+use http::header::ALLOW;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tenantry_server::Server;
 use tenantry_server::config::HttpSettings;
-use tenantry_types::ServiceError;
+use tenantry_types::{RequestId, ServiceError};
 use tower_service::Service as _;
 
 use crate::pool::Pool;
@@ -59,7 +60,7 @@ impl Edge {
         let reply = if is_under(path, "/v2") {
             v2::serve(self, request, id).await
         } else if is_under(path, "/admin") {
-            let reply = self.answer_admin(request).await?;
+            let reply = self.answer_admin(request, id).await?;
             unpack(reply, &id)
         } else {
             reply::not_found(&id)
@@ -67,28 +68,29 @@ impl Edge {
         reply::identify(reply, &id)
     }
 
-    async fn answer_admin(&self, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+    async fn answer_admin(
+        &self,
+        mut request: Request<Incoming>,
+        id: RequestId,
+    ) -> Result<axum::response::Response, Infallible> {
+        request.extensions_mut().insert(id);
         // A router is always ready; cloning it counts a reference.
         self.admin.clone().call(request.map(axum::body::Body::new)).await
     }
 }
 
 /// Gives a refusal of an admin handler the one form errors have, now that the request's id is at hand.
-fn unpack(mut response: axum::response::Response, id: &tenantry_types::RequestId) -> Reply {
+fn unpack(mut response: axum::response::Response, id: &RequestId) -> Reply {
     let Some(error) = response.extensions_mut().remove::<ServiceError>() else {
         return response.map(ReplyBody::Admin);
     };
     let mut reply = reply::error(&error, id);
-    if response.status() == http::StatusCode::METHOD_NOT_ALLOWED {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         *reply.status_mut() = response.status();
     }
-    // What the router adds (`Allow`) stays.
-    let added: Vec<(http::HeaderName, HeaderValue)> =
-        response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    for (name, value) in added {
-        if name == http::header::ALLOW {
-            reply.headers_mut().insert(name, value);
-        }
+    // What the router adds stays.
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        reply.headers_mut().insert(ALLOW, allow);
     }
     reply
 }

@@ -1,5 +1,7 @@
 //! The Open Inference Protocol's edge under `/v2`.
 
+use std::sync::Arc;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -7,7 +9,7 @@ use serde::Serialize;
 use tenantry_server::Principal;
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
-use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TensorSpec};
+use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName, TensorSpec};
 
 use crate::infer::{Call, infer};
 use crate::path::{self, ModelAction, V2Path};
@@ -16,6 +18,9 @@ use crate::route::Edge;
 
 /// The extensions of the protocol that are there.
 const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
+/// How much of a path a log line shows, characters.
+pub(crate) const MAX_LOGGED_CHARS: usize = 200;
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
@@ -97,11 +102,32 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         V2Path::Live => Ok(json(StatusCode::OK, &Live { live: true })),
         V2Path::Ready => Ok(ready(edge)),
         path => match edge.server.authenticate(authorization(request.headers())) {
-            Ok(principal) => serve_caller(edge, path, principal, request, id).await,
+            Ok(principal) => {
+                let tenant = Arc::clone(&principal.tenant_name);
+                let served = serve_caller(edge, path, principal, request, id).await;
+                log(&served, &id, &tenant, uri.path());
+                served
+            }
             Err(error) => Err(error),
         },
     };
     served.unwrap_or_else(|error| reply::error(&error, &id))
+}
+
+/// One line a request: of those the server failed for everybody who reads the log, of the others for who asks for them.
+fn log(served: &Result<Reply, ServiceError>, id: &RequestId, tenant: &TenantName, path: &str) {
+    let shown = || sanitise(path, MAX_LOGGED_CHARS);
+    match served {
+        Ok(reply) => {
+            tracing::debug!(request_id = %id, %tenant, path = %shown(), status = reply.status().as_u16(), "answered");
+        }
+        Err(error) if matches!(error.code, ErrorCode::Internal | ErrorCode::ModelFailed | ErrorCode::Unavailable) => {
+            tracing::warn!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "failed");
+        }
+        Err(error) => {
+            tracing::debug!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "refused");
+        }
+    }
 }
 
 async fn serve_caller(

@@ -1,5 +1,13 @@
 //! The edges over the real service: who may come in, what is refused and how, and that answers are right.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which the lints do not recognise as such"
+)]
+
 mod support;
 
 use std::io::Write as _;

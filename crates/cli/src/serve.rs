@@ -224,16 +224,16 @@ fn announce(running: &Running, ready_file: Option<&Path>) -> Result<()> {
         pid: std::process::id(),
     };
     let line = serde_json::to_string(&ready)?;
-    if std::io::stdout().is_terminal() {
-        println!("Tenantry is ready on {}; metrics are on {}", ready.url, ready.metrics_url);
-    } else {
-        println!("{line}");
-    }
     if let Some(path) = ready_file {
         // Renamed into place, so that whoever waits for the file never reads half of it.
         let aside = path.with_extension("new");
         let written = std::fs::write(&aside, format!("{line}\n")).and_then(|()| std::fs::rename(&aside, path));
         written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if std::io::stdout().is_terminal() {
+        println!("Tenantry is ready on {}; metrics are on {}", ready.url, ready.metrics_url);
+    } else {
+        println!("{line}");
     }
     Ok(())
 }

@@ -75,6 +75,9 @@ pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], l
         }
         if let Some(bytes) = limits.file_bytes {
             lower(Resource::Fsize, bytes)?;
+            // The signal at the limit would kill; ignored, the write fails and whoever writes can say so.
+            // SAFETY: sets a disposition of this child, which runs no handler of its own; exec keeps it.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         }
         if let Some(cpus) = &limits.cpus {
             rustix::thread::sched_setaffinity(None, cpus)?;

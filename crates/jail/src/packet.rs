@@ -82,3 +82,44 @@ pub(crate) fn recv_any<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<(T
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn a_packet_and_its_descriptors_arrive_together_or_not_at_all() {
+        let (one, other) = pair();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        send(one.as_fd(), &"with", &[writer.as_fd(), writer.as_fd()]).unwrap();
+        send(one.as_fd(), &"without", &[]).unwrap();
+        send(one.as_fd(), &"too many", &[writer.as_fd(), writer.as_fd()]).unwrap();
+        drop(writer);
+        let (text, fds) = recv::<String>(other.as_fd(), 2).unwrap();
+        assert_eq!((text.as_str(), fds.len()), ("with", 2));
+        assert_eq!(recv::<String>(other.as_fd(), 0).unwrap().0, "without");
+        assert!(matches!(recv::<String>(other.as_fd(), 1), Err(RecvError::Io(_))));
+        drop((one, fds));
+        assert!(matches!(recv::<String>(other.as_fd(), 0), Err(RecvError::Closed)));
+        // No copy of the writing end is left.
+        assert_eq!(rustix::io::read(&reader, &mut [0_u8; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_sent_and_a_gone_peer_is_noticed() {
+        let (one, other) = pair();
+        assert!(send(one.as_fd(), &vec![0_u8; MAX_BYTES], &[]).is_err());
+        rustix::io::ioctl_fionbio(&other, true).unwrap();
+        assert!(matches!(recv::<u8>(other.as_fd(), 0), Err(RecvError::WouldBlock)));
+        drop(other);
+        assert_eq!(send(one.as_fd(), &1, &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -9,7 +9,6 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::{MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use tenantry_types::{DataType, Shape};
@@ -24,8 +23,8 @@ use crate::values::{DataTypeName, Extents, Text};
 pub(crate) struct RequestHeader<'a> {
     pub(crate) id: Option<String>,
     pub(crate) parameters: KnownParameters,
-    pub(crate) inputs: SmallVec<[TensorHeader<'a>; 2]>,
-    pub(crate) outputs: SmallVec<[OutputHeader; 2]>,
+    pub(crate) inputs: Vec<TensorHeader<'a>>,
+    pub(crate) outputs: Vec<OutputHeader>,
 }
 
 /// A response's JSON part.
@@ -34,7 +33,7 @@ pub(crate) struct ResponseHeader<'a> {
     pub(crate) model_name: String,
     pub(crate) model_version: String,
     pub(crate) id: Option<String>,
-    pub(crate) outputs: SmallVec<[TensorHeader<'a>; 2]>,
+    pub(crate) outputs: Vec<TensorHeader<'a>>,
 }
 
 /// A tensor as its JSON describes it.
@@ -250,19 +249,19 @@ struct ListSeed<'t, F> {
 }
 
 impl<'de, F: Fn() -> S, S: DeserializeSeed<'de>> DeserializeSeed<'de> for ListSeed<'_, F> {
-    type Value = SmallVec<[S::Value; 2]>;
+    type Value = Vec<S::Value>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
 impl<'de, F: Fn() -> S, S: DeserializeSeed<'de>> Visitor<'de> for ListSeed<'_, F> {
-    type Value = SmallVec<[S::Value; 2]>;
+    type Value = Vec<S::Value>;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an array of {}s", self.kind)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = SmallVec::new();
+        let mut items = Vec::new();
         loop {
             self.tracker.tensor.set(Some((self.kind, items.len())));
             let Some(item) = seq.next_element_seed((self.item)())? else { break };

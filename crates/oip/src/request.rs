@@ -100,7 +100,7 @@ fn raw_request(model: ModelRef, version: Option<String>, data: Payload) -> Decod
 
 /// Gives each tensor its data, in the order of the list; nothing may be left over.
 pub(crate) fn read_tensors(
-    headers: SmallVec<[TensorHeader<'_>; 2]>,
+    headers: Vec<TensorHeader<'_>>,
     kind: TensorKind,
     mut binary: Option<Payload>,
 ) -> Result<Vec<Tensor>, DecodeError> {
@@ -166,7 +166,7 @@ fn check_bools(data: &Payload) -> Result<(), TensorProblem> {
 }
 
 fn read_outputs(
-    headers: SmallVec<[OutputHeader; 2]>,
+    headers: Vec<OutputHeader>,
     default: Form,
 ) -> Result<(Vec<OutputRequest>, SmallVec<[Form; 4]>), DecodeError> {
     let mut outputs: Vec<OutputRequest> = Vec::with_capacity(headers.len());

@@ -58,6 +58,11 @@ impl Wish {
     }
 
     fn join(&mut self, other: Self) {
+        if self.any_data != other.any_data {
+            // They contradict each other; then the stricter isolation holds.
+            self.any_data = false;
+            self.home.data_owner = DataOwner::Tenant(self.home.model_owner);
+        }
         self.min = self.min.max(other.min);
         self.max = self.max.max(other.max);
         // `None` means for ever, which is the longest.
@@ -283,15 +288,15 @@ impl<'a> Planner<'a> {
         let mut stopped = 0;
         for (_, worker) in idle {
             let replicas = replicas_of.get(&worker).map(Vec::as_slice).unwrap_or_default();
-            let serving = || replicas.iter().filter(|replica| replica.state != ReplicaState::Unloading);
-            let spare = serving().all(|replica| {
+            // One that changes just now is counted on: what it unloads may be loaded into it again.
+            let spare = replicas.iter().all(|replica| {
                 let count = self.counts.get(&(replica.domain, replica.version)).copied().unwrap_or_default();
-                replica.idle_since.is_some() && count.present > count.aim
+                replica.state == ReplicaState::Ready && replica.idle_since.is_some() && count.present > count.aim
             });
             if !spare {
                 continue;
             }
-            for replica in serving() {
+            for replica in replicas {
                 let count = self.counts.entry((replica.domain, replica.version)).or_default();
                 count.present = count.present.saturating_sub(1);
             }

@@ -201,10 +201,11 @@ fn check(now: MonotonicTime, desired: &Desired, observed: &Observed, limits: &Pl
         let Step::Load { version, domain, .. } = *step else { continue };
         let quarantined = observed.quarantined.iter().any(|entry| entry.version == version && entry.until > now);
         assert!(!quarantined, "{version} is loaded in quarantine");
-        let named: Vec<_> = desired.deployments.iter().filter(|wish| wish.version == version).collect();
-        assert!(named.iter().any(|wish| wish.owner == domain.model_owner && wish.max_replicas > 0));
+        let named: Vec<_> =
+            desired.deployments.iter().filter(|wish| wish.version == version && wish.max_replicas > 0).collect();
+        assert!(named.iter().any(|wish| wish.owner == domain.model_owner));
         let mixes = domain.data_owner == DataOwner::Any;
-        assert!(!mixes || named.iter().any(|wish| wish.any_data), "data of many tenants would meet in a private model");
+        assert!(!mixes || named.iter().all(|wish| wish.any_data), "data of many tenants would meet in a private model");
         let present = observed.replicas.iter().filter(|held| {
             let stays =
                 observed.workers.iter().any(|home| home.id == held.worker && home.state != WorkerState::Stopping);
@@ -221,14 +222,10 @@ fn check(now: MonotonicTime, desired: &Desired, observed: &Observed, limits: &Pl
 /// Whoever waits is served in the end, or it is said why not.
 fn check_rest(desired: &Desired, observed: &Observed, blocked: &[Blocked]) {
     for demand in observed.demand.iter().filter(|demand| demand.waiting > 0) {
-        let may_be_served = desired.deployments.iter().any(|wish| {
-            let allowed = wish.any_data || demand.domain.data_owner != DataOwner::Any;
-            wish.version == demand.version
-                && wish.owner == demand.domain.model_owner
-                && wish.max_replicas > 0
-                && allowed
-        });
-        // Two wishes for one version are read as one, so who owns it must be unambiguous; see `owner`.
+        let named: Vec<_> =
+            desired.deployments.iter().filter(|wish| wish.version == demand.version && wish.max_replicas > 0).collect();
+        let allowed = demand.domain.data_owner != DataOwner::Any || named.iter().all(|wish| wish.any_data);
+        let may_be_served = allowed && named.iter().any(|wish| wish.owner == demand.domain.model_owner);
         let said = blocked.iter().any(|entry| (entry.version, entry.domain) == (demand.version, demand.domain));
         assert!(!may_be_served || said, "{demand:?} waits and nobody says why");
     }

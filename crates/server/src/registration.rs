@@ -31,6 +31,8 @@ const MIN_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
 /// How often a version may end its worker before it is refused. One death may be the machine's fault, e.g. its memory's.
 const MAX_DEATHS: u32 = 2;
+/// A worker that ended after this long is not the machine's fault: most likely the model has no end. No second try.
+const LONG_TRY: Duration = Duration::from_secs(20);
 /// An optimised form may be larger than its source, within reason.
 const OPTIMISED_BYTES_FACTOR: u64 = 2;
 /// The most custom pairs of a file's metadata that are kept.
@@ -183,11 +185,12 @@ impl Server {
         let owner = model.owner.id;
         let files = self.open_files(owner, &version.files).await?;
         let request = RegisterRequest { owner, files, settings: version.settings.clone() };
+        let began = Instant::now();
         let registered = match self.node.register(request).await {
             Ok(registered) => registered,
             Err(RegisterError::Refused(reason)) => return self.refuse(id, &reason).await,
-            Err(RegisterError::Ended(reason)) if deaths + 1 >= MAX_DEATHS => {
-                return self.refuse(id, &format!("its worker ended {MAX_DEATHS} times; the last time: {reason}")).await;
+            Err(RegisterError::Ended(reason)) if deaths + 1 >= MAX_DEATHS || began.elapsed() >= LONG_TRY => {
+                return self.refuse(id, &reason).await;
             }
             Err(RegisterError::Ended(reason)) => return Err(Unfinished::Ended(reason)),
             Err(RegisterError::Busy) => return Err(Unfinished::Busy),

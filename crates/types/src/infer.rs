@@ -195,8 +195,8 @@ mod tests {
             let mut rest = chain(&["abc", "", "def", "ghij"]);
             let front = rest.split_to(at).unwrap();
             assert_eq!((front.len(), rest.len()), (at, whole.len() - at));
-            assert_eq!(front.to_contiguous(), whole[..at].as_bytes());
-            assert_eq!(rest.to_contiguous(), whole[at..].as_bytes());
+            assert_eq!(front.to_contiguous(), &whole.as_bytes()[..at]);
+            assert_eq!(rest.to_contiguous(), &whole.as_bytes()[at..]);
         }
     }
 

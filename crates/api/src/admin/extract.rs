@@ -2,15 +2,16 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
+use http::Method;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tenantry_server::Principal;
 use tenantry_types::error::sanitise;
-use tenantry_types::{ErrorCode, ServiceError};
+use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
 use super::AdminState;
-use crate::v2::authorization;
+use crate::v2::{MAX_LOGGED_CHARS, authorization};
 
 /// The largest JSON body of the admin API, bytes.
 const MAX_ADMIN_BODY_BYTES: usize = 1 << 20;
@@ -45,7 +46,15 @@ pub(crate) struct Caller(pub(crate) Principal);
 impl FromRequestParts<AdminState> for Caller {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        Ok(Self(state.server.authenticate(authorization(&parts.headers))?))
+        let caller = state.server.authenticate(authorization(&parts.headers))?;
+        if parts.method != Method::GET {
+            // Who changed what: kept in the log whatever becomes of it.
+            let request = parts.extensions.get::<RequestId>().map(ToString::to_string);
+            let path = sanitise(parts.uri.path(), MAX_LOGGED_CHARS);
+            let (tenant, key, method) = (&caller.tenant_name, &caller.key, &parts.method);
+            tracing::info!(request_id = request, %tenant, %key, %method, %path, "admin call");
+        }
+        Ok(Self(caller))
     }
 }
 

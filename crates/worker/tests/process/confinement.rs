@@ -36,9 +36,11 @@ fn a_worker_has_one_socket_no_environment_and_an_empty_place() {
     let _first = Peer::ready(&spawner);
     let mut peer = Peer::ready(&spawner);
     peer.arena(1, 4096, 4096);
-    // Loading leaves no descriptor behind.
+    // Loading leaves no descriptor behind, once the next frame is being answered.
     let loaded = peer.load(1, ModelForm::Source, &[("model.onnx", &memory_file(&onnx::matmul16()))]);
     assert!(matches!(loaded, FromWorker::Loaded { .. }), "{loaded:?}");
+    peer.send_run(99, &[]);
+    assert!(matches!(peer.recv(), FromWorker::Failed { .. }));
     let pid = peer.process.pid;
     let descriptors = descriptors(pid);
     assert_eq!(descriptors.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3], "{descriptors:?}");

@@ -58,11 +58,27 @@ fn a_killed_worker_is_noticed_and_the_others_are_not_disturbed() {
     assert!(exits.next().unwrap().is_none());
 }
 
+/// Lets the worker compute for a while, by its own clock, and sees that it has not answered.
+fn assert_still_computing(peer: &Peer) {
+    const A_WHILE_NS: u64 = 400_000_000;
+    let used_ns = || -> u64 {
+        let schedstat = std::fs::read_to_string(format!("/proc/{}/schedstat", peer.process.pid)).unwrap();
+        schedstat.split(' ').next().unwrap().parse().unwrap()
+    };
+    let before = used_ns();
+    while used_ns() < before + A_WHILE_NS {
+        std::thread::yield_now();
+    }
+    peer.channel.set_nonblocking(true).unwrap();
+    assert!(matches!(peer.channel.recv::<FromWorker>(), Err(RecvError::WouldBlock)));
+}
+
 #[test]
 fn what_never_returns_is_killed() {
     let (spawner, exits) = start_spawner();
     let mut looping = Peer::serving(&spawner, &onnx::endless_loop());
     looping.send_run(1, &[(DataType::Int64, &[], &longs(&[0]))]);
+    assert_still_computing(&looping);
     looping.process.kill().unwrap();
     assert_eq!(next_exit(&exits).status, ExitKind::Signal(SIGKILL));
 
@@ -75,6 +91,7 @@ fn what_never_returns_is_killed() {
     };
     let optimised = tenantry_wire::scratch_file().unwrap();
     bombed.send(&register, &[model.as_fd(), optimised.as_fd()]);
+    assert_still_computing(&bombed);
     bombed.process.kill().unwrap();
     assert_eq!(next_exit(&exits).status, ExitKind::Signal(SIGKILL));
 }

@@ -1,0 +1,79 @@
+//! What the path costs beside the engine: added latency of one connection, and processor time a request.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tenantry_engine::Runtime;
+
+use crate::Bench;
+use crate::figures::{Figures, at_most, median};
+use crate::load::{Request, Seen};
+use crate::models::Models;
+use crate::null;
+use crate::process::cpu_time;
+use crate::raw::Raw;
+use crate::server::Server;
+
+/// Requests one after another in a round of the latency measurement.
+const ONE_BY_ONE: u64 = 5_000;
+/// Connections of the processor time measurement.
+const CONNECTIONS: usize = 32;
+
+pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
+    let subject = Models::matmul();
+    let runtime = Runtime::open(&bench.models.library)?;
+    let mut raw = Raw::load(&runtime, &subject)?;
+    let server = Server::start(bench)?;
+    let key = server.admin.tenant("acme")?;
+    let digest = server.admin.upload("acme", &subject.model)?;
+    server.admin.register("acme", subject.name, &digest)?;
+    let request = Request::infer(server.address, subject.name, &key, &subject)?;
+    let (null, null_address) = null::start()?;
+    let null_request = request.to(null_address);
+    for warm in [&request, &null_request] {
+        warm.flood(CONNECTIONS, Duration::from_secs(1))?;
+    }
+
+    let mut added = Vec::new();
+    let mut ratios = Vec::new();
+    for round in 1..=bench.rounds {
+        let engine = micros(raw.single(2_000)?);
+        let null = micros(middle(null_request.one_by_one(ONE_BY_ONE)?));
+        let whole = micros(middle(request.one_by_one(ONE_BY_ONE)?));
+        eprintln!("latency round {round}: engine {engine:.1} us, null {null:.1} us, served {whole:.1} us");
+        added.push(whole - engine);
+        ratios.push((whole - engine) / null);
+    }
+    figures.add("added_latency_vs_null", median(ratios), "ratio", at_most(3.0));
+    figures.add("added_latency", median(added), "us", None);
+
+    let time = Duration::from_secs(u64::from(bench.seconds));
+    let mut ratios = Vec::new();
+    let mut served = Vec::new();
+    for round in 1..=bench.rounds {
+        let null = cpu_per_request(null.pid(), &null_request, time)?;
+        let whole = cpu_per_request(server.pid(), &request, time)?;
+        eprintln!("processor round {round}: null {null:.1} us, served {whole:.1} us a request");
+        ratios.push(whole / null);
+        served.push(whole);
+    }
+    figures.add("cpu_per_request_vs_null", median(ratios), "ratio", at_most(3.0));
+    figures.add("cpu_per_request", median(served), "us", None);
+    Ok(())
+}
+
+/// Processor time of a server with all its processes, per answered request, microseconds.
+fn cpu_per_request(server: u32, request: &Request, time: Duration) -> Result<f64> {
+    let before = cpu_time(server);
+    let seen = request.flood(CONNECTIONS, time)?;
+    Ok(micros(cpu_time(server).saturating_sub(before)) / seen.answers.max(1) as f64)
+}
+
+fn middle(mut seen: Seen) -> Duration {
+    seen.round_trips.sort_unstable();
+    seen.round_trips.get(seen.round_trips.len() / 2).copied().unwrap_or_default()
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

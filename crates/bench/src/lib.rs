@@ -1,1 +1,0 @@
-//! Paired measurements against named baselines.

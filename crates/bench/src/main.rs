@@ -1,0 +1,142 @@
+//! Paired measurements against named baselines.
+//!
+//! Everything is measured in one run, in alternation, several rounds, and reported as medians of ratios: these machines
+//! are noisy, so an absolute time means nothing. The server and its workers are pinned to processor 0, the load to
+//! processor 1. The baselines:
+//!
+//! - *raw*: the same engine in this process on processor 0, default session options, at its best batch of 1 to 32;
+//! - *null*: a server of the same HTTP stack on processor 0 that answers a constant.
+//!
+//! The last lines are `figure NAME VALUE UNIT goal OP NUMBER`, whether the goal is met or not.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cold;
+mod figures;
+mod latency;
+mod load;
+mod memory;
+mod models;
+mod null;
+mod process;
+mod raw;
+mod server;
+mod throughput;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use crate::figures::Figures;
+use crate::models::Models;
+
+/// Measure Tenantry against named baselines.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group: throughput, latency, memory or cold\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
+)]
+struct Arguments {
+    /// Run these groups only: throughput, latency, memory, cold.
+    #[arg(long, value_delimiter = ',', value_name = "GROUP")]
+    only: Vec<Group>,
+    /// Rounds of each measurement; figures are medians over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of load in each round.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Models registered for the memory figure of a large registry.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    models: u32,
+    /// The `tenantry` program; by default the one beside this one.
+    #[arg(long, value_name = "FILE")]
+    tenantry: Option<PathBuf>,
+    /// The folder with the fetched runtime and models.
+    #[arg(long, default_value = ".cache", value_name = "DIR")]
+    cache: PathBuf,
+    /// Print the figures as JSON instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// Play the null server (used by the bench itself).
+    #[arg(long, hide = true)]
+    null_server: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Group {
+    Throughput,
+    Latency,
+    Memory,
+    Cold,
+}
+
+/// What every measurement needs.
+struct Bench {
+    tenantry: PathBuf,
+    models: Models,
+    rounds: u32,
+    seconds: u32,
+    registry_models: u32,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = if arguments.null_server { null::play() } else { measure(&arguments) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts this program again with the runtime's telemetry off: it must be so before the library is loaded, and
+/// changing the environment of a running process is not safe.
+fn with_telemetry_off() -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+
+    if std::env::var_os("ORT_DISABLE_TELEMETRY").is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("where is this program?")?;
+    let error =
+        std::process::Command::new(program).args(std::env::args_os().skip(1)).env("ORT_DISABLE_TELEMETRY", "1").exec();
+    Err(error).context("cannot start again with the runtime's telemetry off")
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    with_telemetry_off()?;
+    let tenantry = match &arguments.tenantry {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().context("where is this program?")?.with_file_name("tenantry"),
+    };
+    anyhow::ensure!(tenantry.exists(), "there is no `tenantry` beside this program: run `make bench`");
+    process::pin(process::LOAD_CPU).context("the load needs a second processor")?;
+    let bench = Bench {
+        tenantry,
+        models: Models::find(&arguments.cache)?,
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        registry_models: arguments.models,
+    };
+    let mut figures = Figures::default();
+    let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    if wanted(Group::Throughput) {
+        throughput::measure(&bench, &mut figures)?;
+    }
+    if wanted(Group::Latency) {
+        latency::measure(&bench, &mut figures)?;
+    }
+    if wanted(Group::Cold) {
+        cold::measure(&bench, &mut figures)?;
+    }
+    if wanted(Group::Memory) {
+        memory::measure(&bench, &mut figures)?;
+    }
+    figures.print(arguments.json)
+}

@@ -1,0 +1,96 @@
+//! Processors, processor time and memory of processes, as the kernel counts them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// Where servers, workers and the raw engine run.
+pub(crate) const SERVER_CPU: usize = 0;
+/// Where the load comes from.
+pub(crate) const LOAD_CPU: usize = 1;
+
+/// Pins the calling thread, and whatever it starts from now on, to one processor.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {cpu}"))
+}
+
+/// Runs `work` on another processor and comes back.
+pub(crate) fn on_cpu<T>(cpu: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = rustix::thread::sched_getaffinity(None)?;
+    pin(cpu)?;
+    let outcome = work();
+    rustix::thread::sched_setaffinity(None, &before)?;
+    outcome
+}
+
+/// A process and its living descendants.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let mut found = BTreeSet::from([root]);
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| Some((pid, stat_field(pid, 1)?.try_into().ok()?)))
+        .collect();
+    loop {
+        let before = found.len();
+        found.extend(
+            parents.iter().filter(|(_, parent)| found.contains(parent)).map(|(pid, _)| *pid).collect::<Vec<_>>(),
+        );
+        if found.len() == before {
+            return found.into_iter().collect();
+        }
+    }
+}
+
+/// A number of `/proc/PID/stat`, counted from the field after the program's name.
+fn stat_field(pid: u32, index: usize) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.split_whitespace().nth(index)?.parse().ok()
+}
+
+/// Processor time of a process and its descendants so far, by thread where the kernel tells nanoseconds.
+pub(crate) fn cpu_time(root: u32) -> Duration {
+    tree(root).into_iter().map(process_cpu_time).sum()
+}
+
+fn process_cpu_time(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let times = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(times.sum())
+}
+
+/// What a process's memory would free if it ended, bytes: `Private_*` of `smaps_rollup`.
+pub(crate) fn private_bytes(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process is gone")?;
+    let of = |line: &str| line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    Ok(text.lines().filter(|line| line.starts_with("Private_")).map(of).sum::<u64>() << 10)
+}
+
+/// Bytes as MiB.
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let before = cpu_time(std::process::id());
+        let mut sum = 0_u64;
+        while cpu_time(std::process::id()) <= before {
+            sum = sum.wrapping_add(std::hint::black_box(1));
+        }
+        assert!(sum > 0);
+        assert!(private_bytes(std::process::id()).unwrap() > 0);
+        assert!(tree(std::process::id()).contains(&std::process::id()));
+    }
+}

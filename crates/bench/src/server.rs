@@ -1,0 +1,85 @@
+//! A real server for the measurements, on processor 0, with one configuration for all figures.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::Bench;
+use crate::admin::Admin;
+use crate::process::{SERVER_CPU, on_cpu};
+
+/// A child process that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Child {
+    child: std::process::Child,
+}
+
+impl Child {
+    pub(crate) fn new(child: std::process::Child) -> Self {
+        Self { child }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first line a child prints.
+pub(crate) fn first_line(child: &mut Child) -> Result<String> {
+    let stdout = child.child.stdout.take().context("the child's output is not piped")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    anyhow::ensure!(!line.is_empty(), "a server ended before it was ready; its error is above");
+    Ok(line.trim().to_owned())
+}
+
+/// A running server with an empty registry.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Admin,
+    _folder: TempDir,
+}
+
+impl Server {
+    /// Starts `tenantry serve` pinned to the server's processor, its workers with it.
+    pub(crate) fn start(bench: &Bench) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let config = folder.path().join("tenantry.toml");
+        let data = folder.path().join("data");
+        let text = format!(
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n",
+            data.display().to_string(),
+            bench.models.library.display().to_string()
+        );
+        std::fs::write(&config, text)?;
+        let mut child = on_cpu(SERVER_CPU, || {
+            let mut command = Command::new(&bench.tenantry);
+            command.arg("serve").arg("--config").arg(&config).stdout(Stdio::piped());
+            // Warnings only: at a million requests the log is no part of the measurement.
+            command.env("TENANTRY_LOG", "warn");
+            Ok(Child::new(command.spawn().context("tenantry does not start")?))
+        })?;
+        let ready: Value = serde_json::from_str(&first_line(&mut child)?).context("no ready line")?;
+        let url = ready.get("url").and_then(Value::as_str).context("the ready line has no url")?.to_owned();
+        let address = url.trim_start_matches("http://").parse()?;
+        let key = std::fs::read_to_string(data.join("admin.key")).context("no administrator's key")?;
+        Ok(Self { child, address, admin: Admin::new(url, key.trim().to_owned()), _folder: folder })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+}
