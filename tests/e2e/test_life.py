@@ -65,7 +65,7 @@ def test_a_worker_killed_under_load_fails_only_what_ran_in_it(new_server):
     victim.more(200, than=3)
     bystander.more(200, than=10)
     [worker] = server.workers_of("acme")
-    others = {w["pid"] for w in server.status()["workers"]} - {worker["pid"]}
+    others = {w.get("pid") for w in server.status()["workers"]} - {worker["pid"], None}
     answered = victim.count(200)
     os.kill(worker["pid"], signal.SIGKILL)
     victim.more(200, than=answered + 2 * clients)
@@ -77,7 +77,7 @@ def test_a_worker_killed_under_load_fails_only_what_ran_in_it(new_server):
         assert reply.json["code"] == "model_failed" and "files" in reply.error, reply.body
     status = server.status()
     assert status["worker_deaths"] == 1
-    assert others <= {w["pid"] for w in status["workers"]}
+    assert others <= {w.get("pid") for w in status["workers"]}
     assert [w["pid"] for w in server.workers_of("acme")] != [worker["pid"]]
 
 
@@ -121,7 +121,7 @@ def test_told_to_stop_the_server_answers_what_runs_and_ends(new_server):
     asking = threading.Thread(target=lambda: replies.append(acme.infer("files", FILES)))
     asking.start()
     until(lambda: server.status()["running_batches"] == 1)
-    workers = [worker["pid"] for worker in server.status()["workers"]]
+    workers = [worker["pid"] for worker in server.status()["workers"] if "pid" in worker]
     server.signal(signal.SIGTERM)
     asking.join()
     assert replies[0].status == 200
@@ -140,7 +140,7 @@ def test_the_registry_survives_kill_9(new_server):
                          (MODELS / "magika/model.onnx").read_bytes())["digest"]
     new = {"artefact": digest, "filename": "m.onnx"}
     assert acme.expect("POST", "/admin/v1/tenants/acme/models/files/versions", new)["state"] == "registering"
-    workers = [worker["pid"] for worker in server.status()["workers"]]
+    workers = [worker["pid"] for worker in server.status()["workers"] if "pid" in worker]
     server.signal(signal.SIGKILL)
     server.wait()
     until(lambda: all(gone(pid) for pid in workers))
@@ -162,8 +162,8 @@ def test_an_upload_cut_off_by_kill_9_leaves_nothing(new_server):
     import socket
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"POST /admin/v1/tenants/acme/artefacts?filename=m.onnx HTTP/1.1\r\nHost: x\r\n"
-                           f"Authorization: Bearer {acme.key}\r\nContent-Length: 1000000\r\n\r\n".encode())
-        connection.sendall(b"\0" * 300_000)
+                           f"Authorization: Bearer {acme.key}\r\nContent-Length: 100000000\r\n\r\n".encode())
+        connection.sendall(b"\0" * 10_000_000)
         until(lambda: any(path.is_file() and path not in before and path.stat().st_size > 0
                           for path in server.data.rglob("*")))
         server.signal(signal.SIGKILL)

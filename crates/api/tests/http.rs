@@ -371,8 +371,10 @@ async fn a_client_that_goes_away_cancels_its_request() {
     let mut leaving = running.connect().await;
     let body = r#"{"inputs":[{"name":"count","shape":[],"datatype":"INT64","data":[2000000]}]}"#;
     leaving.send("POST", "/v2/models/count/infer", Some(&invoker), &[], body.as_bytes()).await;
-    // The next request waits behind it for the only slot; then it has surely begun.
+    // It must have begun: a client that leaves earlier never was a request to the service.
+    while running.get("/admin/v1/status", &running.admin_key).await.json()["running_batches"] != 1 {}
     drop(leaving);
+    // The next request waits behind it for the only slot; by its answer the first one's end is known.
     let body = r#"{"inputs":[{"name":"count","shape":[],"datatype":"INT64","data":[1]}]}"#;
     let answer = running.send("POST", "/v2/models/count/infer", Some(&invoker), &[], body.as_bytes()).await;
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 use tenantry_server::config::{LogFormat, LogSettings, Settings};
+use tokio::sync::Notify;
 
 use crate::arguments::ConfigFile;
 use crate::client::Client;
@@ -20,6 +21,8 @@ use crate::{logs, programs};
 /// How long a database server may take to accept a connection.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long what a dying worker wrote may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long whoever has our port may take to say who he is.
 const PORT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -119,11 +122,15 @@ fn worker(process: Result<Process>, settings: &Settings) -> Check {
     const NAME: &str = "worker";
     let process = match process {
         Ok(process) => process,
+        // The checks of the library and the program say the rest, unless it is neither.
+        Err(_) if library(settings).is_err() || worker_program(settings).is_err() => {
+            return Check::new(NAME, State::Failed, "cannot be started without what is missing above");
+        }
         Err(error) => return Check::of(NAME, Err(error)),
     };
     // What a worker complains of reaches us as log lines; they are the best explanation there is.
     let lines = Lines::default();
-    let log = LogSettings { filter: "warn,tenantry_node=info".to_owned(), format: LogFormat::Text };
+    let log = LogSettings { filter: "warn,tenantry_node::stderr=debug".to_owned(), format: LogFormat::Text };
     let heard = lines.clone();
     let probe = || -> Result<String> {
         logs::install(&log, move || heard.clone(), false)?;
@@ -131,6 +138,10 @@ fn worker(process: Result<Process>, settings: &Settings) -> Check {
         let probed = runtime.block_on(async {
             let node = process.start_node(settings)?;
             let info = node.probe().await;
+            if info.is_err() {
+                // Its last words may still be on their way through the pipe.
+                let _ = tokio::time::timeout(LAST_WORDS, lines.said.notified()).await;
+            }
             node.drain(Duration::ZERO).await;
             anyhow::Ok(info)
         })?;
@@ -140,7 +151,9 @@ fn worker(process: Result<Process>, settings: &Settings) -> Check {
     };
     let mut check = Check::of(NAME, probe());
     if check.state == State::Failed {
-        check.detail = format!("{}\n{}", check.detail, lines.text()).trim_end().to_owned();
+        if let Some(words) = lines.last_words() {
+            check.detail = format!("it does not start: {words}");
+        }
         check.hint = Some(format!("if the library is damaged or too old: {}", programs::LIBRARY_HINT));
     }
     check
@@ -148,22 +161,31 @@ fn worker(process: Result<Process>, settings: &Settings) -> Check {
 
 /// Log lines kept in memory.
 #[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+struct Lines {
+    text: Arc<Mutex<Vec<u8>>>,
+    said: Arc<Notify>,
+}
 
 impl Lines {
     const MAX_BYTES: usize = 64 << 10;
+    /// What stands before the words of a worker in the line that relays them.
+    const MARK: &str = "text=";
 
-    fn text(&self) -> String {
-        self.0.lock().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    fn last_words(&self) -> Option<String> {
+        let bytes = self.text.lock().ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let words = text.lines().rev().find_map(|line| line.split_once(Self::MARK));
+        words.map(|(_, words)| words.to_owned())
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        if let Ok(mut bytes) = self.0.lock()
+        if let Ok(mut bytes) = self.text.lock()
             && bytes.len() + line.len() <= Self::MAX_BYTES
         {
             bytes.extend_from_slice(line);
+            self.said.notify_one();
         }
         Ok(line.len())
     }

@@ -130,6 +130,9 @@ impl Running {
                 .await
                 .with_context(|| format!("the store in {}", settings.data_dir.display()))?;
             let node = process.start_node(&settings)?;
+            // A library that does not load is the operator's to hear of now, not the first tenant's.
+            let engine = node.probe().await?;
+            tracing::info!(runtime = engine.version, cpu = engine.cpu, "the engine works");
             let config = ServerConfig { data_dir: settings.data_dir.clone(), limits: settings.limits.clone() };
             let server = Server::start(config, store.clone(), node).await?;
             let shutdown = async {

@@ -189,6 +189,8 @@ impl Server {
         let registered = match self.node.register(request).await {
             Ok(registered) => registered,
             Err(RegisterError::Refused(reason)) => return self.refuse(id, &reason).await,
+            // A server that drains ends its workers; that says nothing about the file.
+            Err(RegisterError::Ended(_)) if !self.is_ready() => return Err(Unfinished::Busy),
             Err(RegisterError::Ended(reason)) if deaths + 1 >= MAX_DEATHS || began.elapsed() >= LONG_TRY => {
                 return self.refuse(id, &reason).await;
             }

@@ -2,6 +2,7 @@
 //!
 //! Every other crate depends on this one and it depends on none of ours. Nothing here does IO, reads a clock or
 //! rolls dice: an identifier is made from a timestamp and random bytes that the caller brings.
+#![forbid(unsafe_code)]
 
 pub mod digest;
 pub mod domain;

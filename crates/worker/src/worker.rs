@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use tenantry_engine::{InputTensor, Outputs, RunError, Runtime};
+use tenantry_engine::{InputTensor, Outputs, RunError, Runtime, trim};
 use tenantry_types::error::sanitise;
 use tenantry_types::{ReplicaId, TaskId};
 use tenantry_wire::{
@@ -85,7 +85,11 @@ impl Worker {
                 self.replace_arena(generation, input_bytes, output_bytes, fds)?;
                 match self.pending.take() {
                     Some(pending) => self.deliver(pending),
-                    None => Ok(()),
+                    // Arenas are replaced when a burst is over, too: what it left on the heap goes back with them.
+                    None => {
+                        trim();
+                        Ok(())
+                    }
                 }
             }
             ToWorker::Load { task, replica, form, files, options } => {

@@ -267,3 +267,30 @@ fn two_deployments_of_one_version_are_served_as_one_with_the_larger_bounds() {
     let observed = Observed::default();
     assert_eq!(plan_at(0, 4, &desired([long, kept]), &observed).steps, [Step::StartWorker { domain: domain(1, 1) }]);
 }
+
+#[test]
+fn contradictory_deployments_of_one_version_keep_tenants_apart() {
+    let published = DesiredDeployment { any_data: true, ..deployment(1) };
+    for order in [[published.clone(), deployment(1)], [deployment(1), published]] {
+        let observed = Observed { demand: vec![demand(1, any(1)), demand(1, domain(1, 2))], ..Observed::default() };
+        assert_eq!(plan_at(0, 4, &desired(order), &observed).steps, [Step::StartWorker { domain: domain(1, 2) }]);
+    }
+}
+
+#[test]
+fn where_no_worker_may_run_who_waits_is_told() {
+    let observed = Observed { demand: vec![demand(1, domain(1, 1))], ..Observed::default() };
+    let plan = plan_at(0, 0, &desired([deployment(1)]), &observed);
+    assert_eq!((plan.steps, plan.blocked.len()), (vec![], 1));
+}
+
+#[test]
+fn a_worker_about_to_load_again_what_it_unloads_is_not_spared_for_others() {
+    let workers = vec![worker(1, domain(1, 1), WorkerState::Ready, Some(0))];
+    let replicas = vec![replica(1, 1, &workers[0], ReplicaState::Unloading, None)];
+    let demand = vec![demand(1, domain(1, 1)), demand(1, domain(1, 2))];
+    let observed = Observed { workers, replicas, demand, ..Observed::default() };
+    let plan = plan_at(0, 1, &desired([deployment(1)]), &observed);
+    assert_eq!(plan.steps, []);
+    assert_eq!(plan.blocked.len(), 1, "only the one without a worker is blocked");
+}

@@ -1,5 +1,5 @@
 //! Configuration in two types: [`Config`] as written in TOML, with units and without unknown keys, and [`Settings`]
-//! as meant, checked against each other. The reference page is generated from the same declarations ([`reference`]).
+//! as meant, checked against each other. The reference page is generated from the same declarations ([`reference()`]).
 
 mod reference;
 mod settings;
