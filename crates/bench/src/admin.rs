@@ -93,10 +93,11 @@ impl Admin {
     /// Lets a model be unloaded after a second of idleness.
     pub(crate) fn unload_when_idle(&self, tenant: &str, model: &str) -> Result<()> {
         let path = format!("tenants/{tenant}/models/{model}/deployment");
-        let mut deployment = self.get(&path)?;
-        if let Some(fields) = deployment.as_object_mut() {
-            fields.insert("idle_after_seconds".to_owned(), json!(1));
-        }
-        self.put(&path, &deployment).map(|_| ())
+        let now = self.get(&path)?;
+        let change = json!({
+            "generation": now.get("generation"), "version": now.get("version"),
+            "min_replicas": 0, "max_replicas": 1, "idle_after_seconds": 1,
+        });
+        self.put(&path, &change).map(|_| ())
     }
 }

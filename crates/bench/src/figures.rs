@@ -14,7 +14,7 @@ struct Figure {
     name: &'static str,
     value: f64,
     unit: &'static str,
-    goal: Option<Goal>,
+    goal: Goal,
 }
 
 /// What a figure should be.
@@ -25,18 +25,18 @@ pub(crate) struct Goal {
 }
 
 /// At least this.
-pub(crate) const fn at_least(number: f64) -> Option<Goal> {
-    Some(Goal { operator: ">=", number })
+pub(crate) const fn at_least(number: f64) -> Goal {
+    Goal { operator: ">=", number }
 }
 
 /// At most this.
-pub(crate) const fn at_most(number: f64) -> Option<Goal> {
-    Some(Goal { operator: "<=", number })
+pub(crate) const fn at_most(number: f64) -> Goal {
+    Goal { operator: "<=", number }
 }
 
 impl Figures {
-    /// Files a figure. Without a goal it is there for orientation.
-    pub(crate) fn add(&mut self, name: &'static str, value: f64, unit: &'static str, goal: Option<Goal>) {
+    /// Files a figure.
+    pub(crate) fn add(&mut self, name: &'static str, value: f64, unit: &'static str, goal: Goal) {
         eprintln!("  {name} = {value:.3} {unit}");
         self.figures.push(Figure { name, value, unit, goal });
     }
@@ -46,13 +46,8 @@ impl Figures {
             println!("{}", serde_json::to_string_pretty(&self.figures)?);
             return Ok(());
         }
-        for Figure { name, value, unit, goal } in &self.figures {
-            match goal {
-                Some(Goal { operator, number }) => {
-                    println!("figure {name} {value:.3} {unit} goal {operator} {number}");
-                }
-                None => println!("figure {name} {value:.3} {unit} goal - -"),
-            }
+        for Figure { name, value, unit, goal: Goal { operator, number } } in &self.figures {
+            println!("figure {name} {value:.3} {unit} goal {operator} {number}");
         }
         Ok(())
     }

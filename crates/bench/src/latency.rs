@@ -45,7 +45,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
         ratios.push((whole - engine) / null);
     }
     figures.add("added_latency_vs_null", median(ratios), "ratio", at_most(3.0));
-    figures.add("added_latency", median(added), "us", None);
+    figures.add("added_latency", median(added), "us", at_most(300.0));
 
     let time = Duration::from_secs(u64::from(bench.seconds));
     let mut ratios = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
         served.push(whole);
     }
     figures.add("cpu_per_request_vs_null", median(ratios), "ratio", at_most(3.0));
-    figures.add("cpu_per_request", median(served), "us", None);
+    figures.add("cpu_per_request", median(served), "us", at_most(60.0));
     Ok(())
 }
 

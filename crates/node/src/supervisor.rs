@@ -271,6 +271,19 @@ impl Node {
         self.changed();
     }
 
+    /// A version's worker died over it: on its record, and if that was once too often, who waits is told.
+    fn version_died(&self, placement: &Placement, now: MonotonicTime, reason: String) {
+        let in_force = {
+            let mut fleet = self.fleet.lock();
+            let health = fleet.health.entry(placement.spec.version).or_default();
+            health.died(now, reason);
+            health.quarantined(now).is_some()
+        };
+        if in_force {
+            self.drop_waiting(placement);
+        }
+    }
+
     /// Ends what waits for a placement, and opens it again.
     fn drop_waiting(&self, placement: &Placement) {
         self.push(Event::PlacementDown { placement: placement.id });
@@ -430,21 +443,22 @@ impl Node {
             match work {
                 Work::Infer { placement, members, .. } => {
                     if reason.is_some() {
-                        let mut fleet = self.fleet.lock();
-                        let health = fleet.health.entry(placement.spec.version).or_default();
-                        health.died(now, text.clone());
-                        let in_force = health.quarantined(now).is_some();
-                        drop(fleet);
-                        if in_force {
-                            self.drop_waiting(&placement);
-                        }
+                        self.version_died(&placement, now, text.clone());
                     }
                     for member in members {
                         tracing::debug!(request = %member.request, "its worker died");
                         member.answer(Err(ServeError::ModelFailed(text.clone())), now);
                     }
                 }
-                Work::Load(load) if reason.is_some() => self.load_failed(load.replica, &load.placement, text, now),
+                Work::Load(load) if reason.is_some() => {
+                    // Ended by the node for what it did: loading again would end the same way. Ended by somebody else
+                    // (an operator, the machine's memory): one death like any other, and who waits keeps waiting.
+                    if worker.kill_reason().is_some_and(|kill| kill != Kill::Silent) {
+                        self.load_failed(load.replica, &load.placement, text, now);
+                    } else {
+                        self.version_died(&load.placement, now, text);
+                    }
+                }
                 Work::Load(_) => {}
                 Work::Register(register) => {
                     let _ = register.reply.send(Err(RegisterError::Ended(text)));

@@ -6,8 +6,9 @@ pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 pub const MAX_JSON_HEADER_BYTES: usize = 1 << 20;
 /// The largest model upload unless the configuration says otherwise, bytes.
 pub const DEFAULT_MAX_MODEL_BYTES: u64 = 2 << 30;
-/// The most files in an uploaded archive.
-pub const MAX_ARCHIVE_FILES: usize = 256;
+/// The most files in an uploaded archive: with the optimised form's, their descriptors fit one message of a Unix socket
+/// (the kernel's `SCM_MAX_FD`, 253).
+pub const MAX_ARCHIVE_FILES: usize = 252;
 /// The most inputs or outputs of a model.
 pub const MAX_TENSORS: usize = 64;
 /// The longest text from an engine that reaches a client, characters.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tenantry_engine::{InputTensor, Outputs, RunError, Runtime, trim};
 use tenantry_types::error::sanitise;
 use tenantry_types::{ReplicaId, TaskId};
@@ -12,6 +13,9 @@ use tenantry_wire::{
 };
 
 use crate::replicas::{Failed, Replicas, kind, register_model};
+
+/// How long nothing must come before the heap is trimmed: long beside a gap between requests, short beside a pause.
+const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// How serving ends.
 pub(crate) enum End {
@@ -44,11 +48,13 @@ pub(crate) struct Worker {
     arena: Option<(u32, WorkerArena)>,
     replicas: Replicas,
     pending: Option<Pending>,
+    /// Whether a run came since the heap was trimmed.
+    untrimmed: bool,
 }
 
 impl Worker {
     pub(crate) fn new(channel: Channel, runtime: Runtime) -> Self {
-        Self { channel, runtime, arena: None, replicas: Replicas::default(), pending: None }
+        Self { channel, runtime, arena: None, replicas: Replicas::default(), pending: None, untrimmed: false }
     }
 
     /// Serves frames until the node says `Exit` or is gone.
@@ -62,6 +68,7 @@ impl Worker {
             return error.into();
         }
         loop {
+            self.trim_when_idle();
             let (frame, fds) = match self.channel.recv_with_fds(MAX_FDS) {
                 Ok(received) => received,
                 Err(RecvError::Closed) => return End::Asked,
@@ -73,9 +80,26 @@ impl Worker {
         }
     }
 
+    /// Gives what runs left on the heap back to the system, once, when nothing has come for a while.
+    ///
+    /// Without it every loaded model keeps some megabytes of its last run (measured: 4 MiB for a model of 3).
+    /// The look costs one system call a run, and only while the heap is untrimmed.
+    fn trim_when_idle(&mut self) {
+        if !self.untrimmed {
+            return;
+        }
+        let mut waiting = [PollFd::new(&self.channel, PollFlags::IN)];
+        // Interrupted or failed: receiving says more.
+        if matches!(rustix::event::poll(&mut waiting, Some(&IDLE)), Ok(0)) {
+            trim();
+            self.untrimmed = false;
+        }
+    }
+
     fn handle(&mut self, frame: ToWorker, fds: &[OwnedFd]) -> Result<(), End> {
         match frame {
             ToWorker::Run { task, replica, arena, inputs, outputs } => {
+                self.untrimmed = true;
                 match self.run(replica, arena, &inputs, &outputs) {
                     Ok((outputs, compute_ns)) => self.deliver(Pending { task, outputs, compute_ns }),
                     Err(failed) => self.fail(task, &failed),
