@@ -2,8 +2,9 @@
 //! the training set's means.
 //!
 //! The model was trained on pictures that had been through JPEG, so its authors compress and decode again after
-//! resizing, and so does this. Their resampler and encoder are other libraries' than ours: pixels differ by a few
-//! levels of 255 where a picture has hard edges, the scores by a few thousandths.
+//! resizing, and so does this. Their encoder halves the resolution of colour and ours keeps it, so pixels differ where
+//! colour has hard edges: on the tests' picture, gradients under a blue chequerboard, by 5 levels of 255 on average and by
+//! tens on the edges. The score of that picture moves by 0.00002.
 
 use std::io::Cursor;
 

@@ -79,7 +79,7 @@ fn heading(question: &str, who: &str) {
 }
 
 fn percent(share: f32) -> String {
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1}", share * 100.0).trim_end_matches(".0").to_owned() + " %"
 }
 
 /// A sound as a line of characters: `#` where speech is likely, `.` where it is not.
@@ -92,6 +92,11 @@ fn strip(probabilities: &[f32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_in_percent() {
+        assert_eq!([1.0, 0.6494, 0.0].map(percent), ["100 %", "64.9 %", "0 %"]);
+    }
 
     #[test]
     fn a_sound_fits_the_line() {
