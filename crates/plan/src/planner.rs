@@ -21,6 +21,9 @@ use crate::state::{
     ReplicaState, Step, WorkerState,
 };
 
+/// When a replica that must go but has work is looked at again.
+const BUSY_RECHECK: Duration = Duration::from_secs(1);
+
 /// A version in a domain: the unit that has replicas.
 type Pair = (TrustDomain, VersionId);
 
@@ -30,6 +33,7 @@ pub fn plan(now: MonotonicTime, desired: &Desired, observed: &Observed, limits: 
     planner.load();
     planner.start_workers();
     planner.unload();
+    planner.watch_busy();
     planner.stop_idle_workers();
     planner.finish(desired.generation)
 }
@@ -339,6 +343,31 @@ impl<'a> Planner<'a> {
                     None => {}
                 }
             }
+        }
+    }
+
+    /// Looks again at replicas that are to go but have work: nobody reports that one fell idle, since that happens after
+    /// every request of a quiet model.
+    fn watch_busy(&mut self) {
+        let busy = self.replicas.values().filter(|replica| {
+            replica.state == ReplicaState::Ready
+                && replica.idle_since.is_none()
+                && !self.stopping.contains(&replica.worker)
+        });
+        let wakes: Vec<MonotonicTime> = busy
+            .filter_map(|replica| {
+                let Count { present, aim } =
+                    self.counts.get(&(replica.domain, replica.version)).copied().unwrap_or_default();
+                let patience = match self.wishes.get(&replica.version).filter(|wish| wish.allows(&replica.domain)) {
+                    Some(wish) if present <= wish.max && present > aim => wish.idle_after?,
+                    Some(wish) if present <= wish.max => return None,
+                    Some(_) | None => BUSY_RECHECK,
+                };
+                Some(self.now.saturating_add(patience))
+            })
+            .collect();
+        for at in wakes {
+            self.wake_at(at);
         }
     }
 

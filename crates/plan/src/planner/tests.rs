@@ -178,6 +178,21 @@ fn what_no_deployment_names_is_unloaded_once_idle() {
 }
 
 #[test]
+fn a_busy_replica_that_is_to_go_is_looked_at_again() {
+    let home = domain(1, 1);
+    let workers = vec![worker(1, home, WorkerState::Ready, None)];
+    let replicas = vec![replica(1, 1, &workers[0], ReplicaState::Ready, None)];
+    let observed = Observed { workers, replicas, ..Observed::default() };
+    // Nobody reports the end of its work, so the soonest end of its idle time is the time to look.
+    let kept = plan_at(5, 4, &desired([deployment(1)]), &observed);
+    assert_eq!((kept.steps, kept.wake), (vec![], Some(seconds(5).saturating_add(IDLE_AFTER))));
+    let unwanted = plan_at(5, 4, &desired([]), &observed);
+    assert_eq!((unwanted.steps, unwanted.wake), (vec![], Some(seconds(6))));
+    let minimum = desired([DesiredDeployment { min_replicas: 1, ..deployment(1) }]);
+    assert_eq!(plan_at(5, 4, &minimum, &observed).wake, None);
+}
+
+#[test]
 fn an_empty_worker_is_stopped_after_its_pause() {
     let observed =
         Observed { workers: vec![worker(1, domain(1, 1), WorkerState::Ready, Some(5))], ..Observed::default() };
