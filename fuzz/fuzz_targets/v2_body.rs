@@ -1,8 +1,9 @@
 //! The bodies of infer calls and answers: whatever comes, no panic, bounded memory, and what is accepted survives being
 //! written and read again.
 //!
-//! The first line of the input says how the rest is delivered: the value of `Inference-Header-Content-Length` (`-` for
-//! none), a space, and the size of the buffers the body arrives in. The rest is the body.
+//! The first line of the input says how the rest, the body, is delivered: the value of `Inference-Header-Content-Length`,
+//! a space, and the size of the buffers the body arrives in. `-` stands for no such header, `<N` for the length of all but
+//! the last N bytes, so that a mutation inside the JSON keeps the binary part where it is.
 
 #![no_main]
 
@@ -13,17 +14,22 @@ use tenantry_types::{InferRequest, InferResponse, Inputs, ModelRef, Payload, Ten
 
 fuzz_target!(|input: &[u8]| {
     let Some((header_length, body)) = delivery(input) else { return };
-    requests(header_length, body.clone());
-    responses(header_length, body);
+    requests(header_length.as_deref(), body.clone());
+    responses(header_length.as_deref(), body);
 });
 
-fn delivery(input: &[u8]) -> Option<(Option<&str>, Payload)> {
+fn delivery(input: &[u8]) -> Option<(Option<String>, Payload)> {
     let end = input.iter().position(|byte| *byte == b'\n')?;
     let (header_length, part_bytes) = std::str::from_utf8(&input[..end]).ok()?.split_once(' ')?;
     let part_bytes: usize = part_bytes.parse().ok().filter(|bytes| *bytes > 0)?;
     let mut body = Payload::new();
     input[end + 1..].chunks(part_bytes).for_each(|part| body.push(Bytes::copy_from_slice(part)));
-    Some(((header_length != "-").then_some(header_length), body))
+    let header_length = match (header_length, header_length.strip_prefix('<')) {
+        ("-", _) => None,
+        (_, Some(binary_bytes)) => Some(body.len().saturating_sub(binary_bytes.parse().ok()?).to_string()),
+        (text, None) => Some(text.to_owned()),
+    };
+    Some((header_length, body))
 }
 
 fn model() -> ModelRef {

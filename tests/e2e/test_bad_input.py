@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from conftest import until
+import tiny_onnx
+from conftest import MODELS, until
 
 
 def one(name="a", **changes):
@@ -136,10 +137,8 @@ def test_a_deadline_that_passes_is_504(world):
     assert reply.json["code"] == "deadline_exceeded"
 
 
-def test_a_full_queue_is_429_with_a_hint_and_the_other_tenant_is_served(new_server, world):
+def test_a_full_queue_is_429_with_a_hint_and_the_other_tenant_is_served(new_server):
     server = new_server("[limits]\nmax_queued_tasks = 2\n[workers]\nslots = 2\n")
-    from conftest import MODELS
-    import tiny_onnx
     acme, globex = server.tenant("acme"), server.tenant("globex")
     acme.push("acme", "slow", (MODELS / "magika/model.onnx").read_bytes(), settings={"max_batch": 1})
     globex.push("globex", "fast", tiny_onnx.identity(tiny_onnx.FLOAT))
@@ -171,7 +170,6 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_file_that_is_no_model_is_refused_with_a_reason(world, what):
-    import tiny_onnx
     content = HOSTILE[what] if HOSTILE[what] is not None else tiny_onnx.sum_and_difference()[:-40]
     version = world.acme.push("acme", "hostile", content)
     assert version["state"] == "refused" and version["reason"]

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import threading
 import urllib.error
+import urllib.request
 
 import pytest
 
@@ -159,7 +161,6 @@ def test_an_upload_cut_off_by_kill_9_leaves_nothing(new_server):
     acme = server.tenant("acme")
     before = {path for path in server.data.rglob("*") if path.is_file()}
     host, port = server.address.split(":")
-    import socket
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"POST /admin/v1/tenants/acme/artefacts?filename=m.onnx HTTP/1.1\r\nHost: x\r\n"
                            f"Authorization: Bearer {acme.key}\r\nContent-Length: 100000000\r\n\r\n".encode())
@@ -188,7 +189,6 @@ def test_the_log_names_tenant_and_request(new_server):
 
 
 def test_metrics_name_tenant_and_model_and_nothing_a_client_made_up(world):
-    import urllib.request
     world.acme.infer("made-up-by-a-client", PAIR)
     request = json.dumps({"inputs": [{"name": n, "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]} for n in "ab"]})
     assert world.acme.infer("sums", request.encode()).status == 200

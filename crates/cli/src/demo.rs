@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Demo, json: bool) -> Result<()> {
     let log = folder.path().join("server.log");
     logs::to_file(&settings.log, File::create(&log)?)?;
     let running = Running::start(process, settings)?;
-    let sweeper = Sweeper::start(&running, folder.path());
+    let sweeper = Sweeper::start(&running, folder.path())?;
 
     let server = format!("http://{}", running.address);
     if !json {
@@ -84,7 +84,7 @@ fn free_or_any(address: SocketAddr) -> SocketAddr {
 struct Sweeper(Arc<AtomicBool>);
 
 impl Sweeper {
-    fn start(running: &Running, folder: &Path) -> Self {
+    fn start(running: &Running, folder: &Path) -> Result<Self> {
         let retired = Arc::new(AtomicBool::new(false));
         let (folder, flag) = (folder.to_owned(), Arc::clone(&retired));
         running.on_signal(move || {
@@ -93,8 +93,8 @@ impl Sweeper {
                 let _ = std::fs::remove_dir_all(&folder);
                 std::process::exit(130);
             }
-        });
-        Self(retired)
+        })?;
+        Ok(Self(retired))
     }
 
     fn retire(self) {

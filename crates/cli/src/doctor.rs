@@ -106,7 +106,15 @@ fn print(report: &Report) {
             println!("{:24} hint: {hint}", "");
         }
     }
-    println!("{}", if report.ok { "\na server would start here" } else { "\na server would not start here" });
+    let has_warnings = report.checks.iter().any(|check| check.state == State::Warning);
+    println!(
+        "\n{}",
+        match (report.ok, has_warnings) {
+            (true, false) => "a server would start here",
+            (true, true) => "a server would start here once the warnings are seen to",
+            (false, _) => "a server would not start here",
+        }
+    );
 }
 
 fn library(settings: &Settings) -> Result<String> {

@@ -17,7 +17,7 @@ use tenantry_server::config::{Config, Settings};
 use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::Serve;
 use crate::{logs, programs};
@@ -107,6 +107,8 @@ pub(crate) struct Running {
     server: Arc<Server>,
     edges: tokio::task::JoinHandle<()>,
     stop: tokio::sync::oneshot::Sender<()>,
+    /// Heard from before anybody is told that the server is ready, so that no signal after that is lost.
+    signals: Signals,
     /// Where the API is.
     pub(crate) address: SocketAddr,
     /// Where `/metrics` is.
@@ -141,33 +143,29 @@ impl Running {
             };
             let edges =
                 tokio::spawn(tenantry_api::serve(Arc::clone(&server), listeners, settings.http.clone(), shutdown));
-            Ok::<_, anyhow::Error>((store, server, edges, address, metrics_address))
+            Ok::<_, anyhow::Error>((store, server, edges, Signals::new()?, address, metrics_address))
         };
-        let (store, server, edges, address, metrics_address) = runtime.block_on(start)?;
-        Ok(Self { runtime, settings, store, server, edges, stop, address, metrics_address })
+        let (store, server, edges, signals, address, metrics_address) = runtime.block_on(start)?;
+        Ok(Self { runtime, settings, store, server, edges, stop, signals, address, metrics_address })
     }
 
-    /// Does something at the first SIGTERM or SIGINT.
-    pub(crate) fn on_signal(&self, action: impl FnOnce() + Send + 'static) {
-        self.runtime.spawn(async {
-            if told_to_stop().await.is_ok() {
-                action();
-            }
+    /// Does something at the first SIGTERM or SIGINT from now on.
+    pub(crate) fn on_signal(&self, action: impl FnOnce() + Send + 'static) -> Result<()> {
+        let mut signals = self.runtime.block_on(async { Signals::new() })?;
+        self.runtime.spawn(async move {
+            signals.next().await;
+            action();
         });
+        Ok(())
     }
 
     /// Waits for SIGTERM or SIGINT, then stops in order. A second one ends the process at once.
-    pub(crate) fn until_told_to_stop(self) -> Result<()> {
-        self.runtime.block_on(async {
-            told_to_stop().await?;
-            tracing::info!(limit = ?self.settings.http.drain_timeout, "told to stop: draining");
-            tokio::spawn(async {
-                if told_to_stop().await.is_ok() {
-                    tracing::warn!("told to stop again: not waiting any longer");
-                    std::process::exit(1);
-                }
-            });
-            Ok::<_, anyhow::Error>(())
+    pub(crate) fn until_told_to_stop(mut self) -> Result<()> {
+        self.runtime.block_on(self.signals.next());
+        tracing::info!(limit = ?self.settings.http.drain_timeout, "told to stop: draining");
+        self.on_signal(|| {
+            tracing::warn!("told to stop again: not waiting any longer");
+            std::process::exit(1);
         })?;
         self.stop()
     }
@@ -198,14 +196,24 @@ fn listen_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-async fn told_to_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that tell a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens from now on. Needs a runtime around it.
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The ready line, for whoever started the server.

@@ -1,6 +1,6 @@
 //! The node and its data path: submit, poll in place, dispatch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tenantry_sched::{Batching, Decision, Event, Place, RejectReason, Scheduler, 
 use tenantry_types::{
     BatchId, MonotonicTime, PlacementId, ReplicaId, Signature, TaskId, Tensor, TrustDomain, VersionId, WorkerId,
 };
-use tenantry_wire::{FileEntry, ToWorker};
+use tenantry_wire::{FileEntry, SendError, ToWorker};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
@@ -22,18 +22,18 @@ use crate::config::NodeConfig;
 use crate::gather;
 use crate::observe::RuntimeInfo;
 use crate::placement::{Interned, Placement, Placements, VersionSpec};
-use crate::register::RegisterError;
 use crate::submission::{Reply, ServeError, Submission};
 use crate::supervisor::{Fleet, ModelFile};
 use crate::timer::Timer;
-use crate::worker::{ArenaError, Exec, Kill, Load, Register, Request, Running, Work, Worker};
+use crate::worker::{ArenaError, Exec, Kill, Load, Request, Running, Work, Worker};
 
 /// One machine's data plane. Made by [`Node::start`].
 #[derive(Debug)]
 pub struct Node {
     pub(crate) config: NodeConfig,
     pub(crate) clock: Clock,
-    pub(crate) spawner: RwLock<Arc<Spawner>>,
+    /// With its generation: process serials are unique within one.
+    pub(crate) spawner: RwLock<(u64, Arc<Spawner>)>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) placements: Placements,
     pub(crate) inflight: Mutex<HashMap<TaskId, Entry>>,
@@ -43,6 +43,8 @@ pub struct Node {
     pub(crate) draining: AtomicBool,
     /// Told whenever an entry leaves `inflight` or a worker falls idle; `drain` waits on it.
     pub(crate) quiet: Notify,
+    /// Batches the scheduler gave up on and that have not ended yet.
+    pub(crate) overdue: Mutex<HashSet<BatchId>>,
     inbox: Mutex<Vec<Event>>,
     core: Mutex<Core>,
     next_id: AtomicU64,
@@ -61,7 +63,6 @@ struct Core {
 pub(crate) enum Entry {
     Request(Box<Request>),
     Load(Box<Load>),
-    Register(Box<Register>),
 }
 
 impl Node {
@@ -74,7 +75,7 @@ impl Node {
         Self {
             config,
             clock: Clock::start(),
-            spawner: RwLock::new(Arc::new(spawner)),
+            spawner: RwLock::new((0, Arc::new(spawner))),
             fleet: Mutex::default(),
             placements: Placements::default(),
             inflight: Mutex::default(),
@@ -83,6 +84,7 @@ impl Node {
             runtime: Mutex::new(None),
             draining: AtomicBool::new(false),
             quiet: Notify::new(),
+            overdue: Mutex::default(),
             inbox: Mutex::default(),
             core: Mutex::new(Core { scheduler, events: Vec::new() }),
             next_id: AtomicU64::new(1),
@@ -129,7 +131,7 @@ impl Node {
         };
         let now = self.now();
         let cold = placement.counters.replicas.load(Ordering::Acquire) == 0;
-        if cold && let Some(refusal) = self.quarantine_of(placement.spec.version, now) {
+        if cold && let Some(refusal) = self.quarantine_of(&placement, now) {
             return Reply::refused(refusal);
         }
         let spec = &placement.spec;
@@ -210,8 +212,13 @@ impl Node {
     }
 
     /// Reads the scheduler without changing it.
-    pub(crate) fn with_scheduler<T>(&self, read: impl FnOnce(&Scheduler) -> T) -> T {
-        read(&self.core.lock().scheduler)
+    pub(crate) fn with_scheduler<T>(self: &Arc<Self>, read: impl FnOnce(&Scheduler) -> T) -> T {
+        let value = read(&self.core.lock().scheduler);
+        // Whoever held the lock looks into the inbox after letting go of it: see `pump`.
+        if !self.inbox.lock().is_empty() {
+            self.pump();
+        }
+        value
     }
 
     /// Runs the scheduler in place and carries its decisions out.
@@ -267,40 +274,45 @@ impl Node {
         match entry {
             Entry::Request(request) => {
                 let error = match error() {
-                    ServeError::Gone => {
-                        self.quarantine_of(request.placement.spec.version, now).unwrap_or(ServeError::Gone)
-                    }
+                    ServeError::Gone => self.quarantine_of(&request.placement, now).unwrap_or(ServeError::Gone),
                     other => other,
                 };
                 request.answer(Err(error), now);
             }
             Entry::Load(load) => self.load_dropped(load.replica),
-            Entry::Register(register) => {
-                let _ = register.reply.send(Err(RegisterError::Busy));
-            }
         }
         self.quiet.notify_waiters();
     }
 
     /// A run outlasted its limit: its worker is ended, and its exit ends the batch.
     fn abort(&self, batch: BatchId) {
-        let worker = self.fleet.lock().worker_running(batch);
-        let Some(worker) = worker else { return };
-        let limit = match &worker.exec().running {
-            Some(Running { work: Work::Infer { placement, .. }, .. }) => placement.spec.run_limit,
-            Some(Running { work: Work::Load(_), .. }) => self.config.load_limit,
-            Some(Running { work: Work::Register(_), .. }) => self.config.register_limit,
-            None => return,
-        };
-        worker.kill(Kill::Overran(limit));
+        // Filed first: a batch that is still being gathered on another thread finds itself here when it begins.
+        self.overdue.lock().insert(batch);
+        let workers = self.fleet.lock().all_workers();
+        for worker in workers {
+            let exec = worker.exec();
+            if let Some(running) = exec.running.as_ref().filter(|running| running.batch == batch) {
+                // Under the lock, so that the batch cannot end and the next one be killed in its place.
+                worker.kill(Kill::Overran(self.limit_of(&running.work)));
+                return;
+            }
+        }
     }
 
-    fn dispatch(self: &Arc<Self>, batch: BatchId, worker: WorkerId, replica: Option<ReplicaId>, tasks: &[TaskId]) {
+    fn limit_of(&self, work: &Work) -> Duration {
+        match work {
+            Work::Infer { placement, .. } => placement.spec.run_limit,
+            Work::Load(_) => self.config.load_limit,
+            Work::Register(_) => self.config.register_limit,
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, batch: BatchId, worker_id: WorkerId, replica: Option<ReplicaId>, tasks: &[TaskId]) {
         let entries: SmallVec<[Entry; 8]> = {
             let mut inflight = self.inflight.lock();
             tasks.iter().filter_map(|task| inflight.remove(task)).collect()
         };
-        let worker = self.fleet.lock().worker(worker);
+        let worker = self.fleet.lock().worker(worker_id);
         let mut requests = Vec::with_capacity(entries.len());
         let mut sent = false;
         for entry in entries {
@@ -308,27 +320,29 @@ impl Node {
                 (Entry::Request(request), _) => requests.push(*request),
                 (Entry::Load(load), Some(worker)) => sent |= self.dispatch_load(batch, worker, *load),
                 (Entry::Load(load), None) => self.load_dropped(load.replica),
-                (Entry::Register(register), Some(worker)) => sent |= self.dispatch_register(batch, worker, *register),
-                (Entry::Register(register), None) => {
-                    let _ = register.reply.send(Err(RegisterError::Busy));
-                }
             }
         }
         let mut unsent = None;
         if !requests.is_empty() {
             let outcome = match (&worker, replica) {
                 (Some(worker), Some(replica)) => self.dispatch_requests(batch, worker, replica, requests),
-                _ => Err(Unsent { members: requests, alone: false }),
+                _ => Err(Unsent { members: requests, alone: false, worker_lost: true }),
             };
             sent = outcome.is_ok();
             unsent = outcome.err();
         }
         if !sent {
+            if unsent.as_ref().is_some_and(|unsent| unsent.worker_lost) {
+                // Before `Done`: otherwise the scheduler, which has not heard of the death yet, would give the same
+                // tasks to the same dead worker again and again.
+                self.push(Event::WorkerDown { worker: worker_id });
+            }
             // Everybody in the batch was cancelled, or the worker is gone: the slot is free again, nothing was used.
+            self.overdue.lock().remove(&batch);
             self.push(Event::Done { batch, used: Duration::ZERO });
         }
         // After `Done`: the scheduler takes a task back only once its batch has ended.
-        if let Some(Unsent { members, alone }) = unsent {
+        if let Some(Unsent { members, alone, .. }) = unsent {
             self.requeue(members, alone);
         }
     }
@@ -343,11 +357,14 @@ impl Node {
     ) -> Result<(), Unsent> {
         let mut exec = worker.exec();
         if exec.gone {
-            return Err(Unsent { members, alone: false });
+            return Err(Unsent { members, alone: false, worker_lost: true });
         }
         let problem = match self.send_run(&mut exec, worker, replica, &members) {
             Ok(Sent { task, started, wanted, placement }) => {
                 exec.begin(Running { batch, task, started, work: Work::Infer { placement, members, wanted } });
+                if self.overdue.lock().contains(&batch) {
+                    worker.kill(Kill::Overran(Duration::ZERO));
+                }
                 return Ok(());
             }
             Err(problem) => problem,
@@ -355,16 +372,23 @@ impl Node {
         drop(exec);
         match problem {
             // Alone each may fit; one that does not gets its own answer then.
-            SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true }),
+            SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true, worker_lost: false }),
             SendRunError::Member(text) => {
                 for member in members {
                     member.answer(Err(ServeError::InvalidInput(text.clone())), self.now());
                 }
-                Err(Unsent { members: Vec::new(), alone: false })
+                Err(Unsent { members: Vec::new(), alone: false, worker_lost: false })
             }
-            SendRunError::Worker(text) => {
-                worker.kill(Kill::Violation(text));
-                Err(Unsent { members, alone: false })
+            SendRunError::Memory(text) => {
+                tracing::error!(worker = %worker.id, reason = text, "no shared memory for a batch");
+                for member in members {
+                    member.answer(Err(ServeError::Overloaded), self.now());
+                }
+                Err(Unsent { members: Vec::new(), alone: false, worker_lost: false })
+            }
+            SendRunError::Worker(kill) => {
+                worker.kill(kill);
+                Err(Unsent { members, alone: false, worker_lost: true })
             }
         }
     }
@@ -385,11 +409,12 @@ impl Node {
         let output_bytes = exec.output_capacity();
         exec.ensure_arenas(worker, layout.bytes, output_bytes, self.config.max_arena_bytes).map_err(
             |error| match error {
-                ArenaError::TooLarge { .. } | ArenaError::Memory(_) => SendRunError::Member(error.to_string()),
-                ArenaError::Send(error) => SendRunError::Worker(error.to_string()),
+                ArenaError::TooLarge { .. } => SendRunError::Member(error.to_string()),
+                ArenaError::Memory(error) => SendRunError::Memory(error.to_string()),
+                ArenaError::Send(error) => SendRunError::Worker(send_failed(&error)),
             },
         )?;
-        let arena = exec.input().ok_or_else(|| SendRunError::Worker("it has no arena".to_owned()))?;
+        let arena = exec.input().ok_or_else(|| SendRunError::Memory("the worker has no arena".to_owned()))?;
         for (index, descriptor) in layout.descriptors.iter().enumerate() {
             let mut offset = descriptor.offset;
             let tensors = members.iter().filter_map(|member| member.inputs.get(index));
@@ -407,20 +432,23 @@ impl Node {
             inputs: layout.descriptors,
             outputs: wanted.clone(),
         };
-        worker.send(&frame, &[]).map_err(|error| SendRunError::Worker(error.to_string()))?;
+        worker.send(&frame, &[]).map_err(|error| SendRunError::Worker(send_failed(&error)))?;
         Ok(Sent { task: first.task.id, started, wanted, placement: Arc::clone(&first.placement) })
     }
 
-    /// Back into the queue: these requests never ran. `alone` keeps each from being joined again.
+    /// Back into the queue: these requests did not run, or must run without company (`alone`).
     pub(crate) fn requeue(self: &Arc<Self>, members: Vec<Request>, alone: bool) {
-        let mut inflight = self.inflight.lock();
         for mut member in members {
+            if member.reply.is_closed() {
+                member.answer(Err(ServeError::Cancelled), self.now());
+                continue;
+            }
             if alone {
                 member.task.shape = member.task.id.0;
             }
             let task = member.task.clone();
-            inflight.insert(task.id, Entry::Request(Box::new(member)));
-            self.push(Event::Ready { task });
+            self.inflight.lock().insert(task.id, Entry::Request(Box::new(member)));
+            self.push(Event::Again { task });
         }
     }
 
@@ -444,21 +472,6 @@ impl Node {
         true
     }
 
-    fn dispatch_register(&self, batch: BatchId, worker: &Arc<Worker>, register: Register) -> bool {
-        let task = TaskId(self.next_id());
-        let mut exec = worker.exec();
-        let frame =
-            ToWorker::Register { task, files: file_entries(&register.files), settings: register.settings.clone() };
-        let mut files: Vec<_> = register.files.iter().map(|file| file.file.as_fd()).collect();
-        files.push(register.optimised.as_fd());
-        if exec.gone || worker.send(&frame, &files).is_err() {
-            let _ = register.reply.send(Err(RegisterError::Busy));
-            return false;
-        }
-        exec.begin(Running { batch, task, started: self.now(), work: Work::Register(register) });
-        true
-    }
-
     /// What must be equal for requests to share a batch: every extent but the first, and the outputs asked for.
     ///
     /// The hash is keyed per process, so nobody outside can make two shapes collide; `gather::layout` checks anyway.
@@ -474,7 +487,7 @@ pub(crate) fn batching(spec: &VersionSpec) -> Batching {
     Batching { max_rows, max_delay: spec.max_batch_delay }
 }
 
-fn file_entries(files: &[ModelFile]) -> Vec<FileEntry> {
+pub(crate) fn file_entries(files: &[ModelFile]) -> Vec<FileEntry> {
     files.iter().map(|file| FileEntry { name: file.name.clone(), bytes: file.bytes }).collect()
 }
 
@@ -483,6 +496,8 @@ struct Unsent {
     members: Vec<Request>,
     /// Whether each must run without company now.
     alone: bool,
+    /// Whether the worker cannot be used any more.
+    worker_lost: bool,
 }
 
 /// A batch on its way to a worker.
@@ -496,8 +511,18 @@ struct Sent {
 enum SendRunError {
     /// The members are at fault, or too large together.
     Member(String),
-    /// The worker cannot be talked to.
-    Worker(String),
+    /// This machine has no memory for it.
+    Memory(String),
+    /// The worker cannot be talked to and must end.
+    Worker(Kill),
+}
+
+/// How a worker ends that cannot be sent to: a closed socket is a death of its own, whose status says more.
+fn send_failed(error: &SendError) -> Kill {
+    match error {
+        SendError::Closed => Kill::Silent,
+        other => Kill::Violation(other.to_string()),
+    }
 }
 
 /// The inputs in the signature's order; `None` unless each is there exactly once.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use tenantry_sched::Event;
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
+use tenantry_types::model::Registration;
 use tenantry_types::{MonotonicTime, ReplicaId, TaskId, Tensor};
 use tenantry_wire::{FailureKind, FromWorker, PROTOCOL, TensorDescriptor};
 
@@ -46,39 +47,39 @@ impl Node {
         match frame {
             FromWorker::Ready { protocol, runtime, cpu } => self.worker_said_ready(worker, protocol, runtime, cpu),
             FromWorker::Finished { task, outputs, .. } => self.run_finished(worker, task, &outputs, now),
-            FromWorker::NeedOutput { task, bytes } => self.grow_output(worker, task, bytes),
+            FromWorker::NeedOutput { task, bytes } => self.grow_output(worker, task, bytes, now),
             FromWorker::Failed { task, kind, message } => self.task_failed(worker, task, kind, &message, now),
             FromWorker::Loaded { task, replica, load_ns: _, resident_bytes } => {
                 self.load_finished(worker, task, replica, resident_bytes, now)
             }
             FromWorker::Registered { task, registration, optimised_bytes } => {
-                let (running, register) = {
-                    let mut exec = worker.exec();
-                    match take_running(&mut exec, task, now)? {
-                        Running { work: Work::Register(register), batch, started, .. } => ((batch, started), register),
-                        other => {
-                            exec.running = Some(other);
-                            return Err(ProtocolViolation::new("it answered a request with a registration"));
-                        }
-                    }
-                };
-                let device_time = self.batch_done(running.0, running.1, now);
-                let limit = register.optimised.metadata().map_or(0, |metadata| metadata.len());
-                let outcome = if optimised_bytes > limit {
-                    Err(RegisterError::Ended("the worker broke its protocol".to_owned()))
-                } else {
-                    Ok(Registered {
-                        registration: *registration,
-                        optimised: register.optimised,
-                        optimised_bytes,
-                        device_time,
-                    })
-                };
-                let _ = register.reply.send(outcome);
-                self.pump();
-                Ok(())
+                self.registration_finished(worker, task, *registration, optimised_bytes, now)
             }
         }
+    }
+
+    fn registration_finished(
+        &self,
+        worker: &Worker,
+        task: TaskId,
+        registration: Registration,
+        optimised_bytes: u64,
+        now: MonotonicTime,
+    ) -> Result<(), ProtocolViolation> {
+        let Running { started, work, .. } = take_running(&mut worker.exec(), task, now)?;
+        let Work::Register(register) = work else {
+            return Err(ProtocolViolation::new("it answered a request with a registration"));
+        };
+        let written = register.optimised.metadata().map_or(0, |metadata| metadata.len());
+        let outcome = if optimised_bytes > written {
+            Err(RegisterError::Ended("the worker broke its protocol".to_owned()))
+        } else {
+            let device_time = now.saturating_since(started);
+            Ok(Registered { registration, optimised: register.optimised, optimised_bytes, device_time })
+        };
+        // Whoever asked may be gone.
+        let _ = register.reply.send(outcome);
+        Ok(())
     }
 
     fn worker_said_ready(
@@ -174,19 +175,46 @@ impl Node {
         self.quiet.notify_waiters();
     }
 
-    fn grow_output(&self, worker: &Worker, task: TaskId, bytes: u64) -> Result<(), ProtocolViolation> {
+    fn grow_output(
+        self: &Arc<Self>,
+        worker: &Worker,
+        task: TaskId,
+        bytes: u64,
+        now: MonotonicTime,
+    ) -> Result<(), ProtocolViolation> {
         let mut exec = worker.exec();
         let known = exec.running.as_ref().is_some_and(|running| running.task == task);
         if !known || bytes <= exec.output_capacity() {
             return Err(ProtocolViolation::new("it asked for memory it does not need"));
         }
         let input_bytes = exec.input_capacity();
-        exec.ensure_arenas(worker, input_bytes, bytes, self.config.max_arena_bytes).map_err(|error| match error {
-            ArenaError::TooLarge { needed, limit } => {
-                ProtocolViolation::new(format!("its outputs take {needed} bytes; the limit is {limit}"))
+        let error = match exec.ensure_arenas(worker, input_bytes, bytes, self.config.max_arena_bytes) {
+            Ok(()) => return Ok(()),
+            Err(ArenaError::Send(error)) => return Err(ProtocolViolation::new(error.to_string())),
+            Err(error) => error,
+        };
+        // The run itself was good: its outputs are what does not fit. The worker forgets them at its next run.
+        let Running { batch, started, work, .. } = take_running(&mut exec, task, now)?;
+        drop(exec);
+        self.batch_done(batch, started, now);
+        if let Work::Infer { members, .. } = work {
+            if members.len() > 1 {
+                self.requeue(members, true);
+            } else {
+                for member in members {
+                    let error = match &error {
+                        ArenaError::TooLarge { needed, limit } => ServeError::InvalidInput(format!(
+                            "the outputs take {needed} bytes; at most {limit} are allowed"
+                        )),
+                        _ => ServeError::Overloaded,
+                    };
+                    member.answer(Err(error), now);
+                }
+                self.quiet.notify_waiters();
             }
-            other => ProtocolViolation::new(other.to_string()),
-        })
+        }
+        self.pump();
+        Ok(())
     }
 
     fn task_failed(
@@ -199,7 +227,9 @@ impl Node {
     ) -> Result<(), ProtocolViolation> {
         let message = sanitise(message, MAX_ENGINE_MESSAGE_CHARS);
         let Running { batch, started, work, .. } = take_running(&mut worker.exec(), task, now)?;
-        self.batch_done(batch, started, now);
+        if !matches!(work, Work::Register(_)) {
+            self.batch_done(batch, started, now);
+        }
         match work {
             // One bad input must not fail its batch mates: each runs again, alone.
             Work::Infer { members, .. } if members.len() > 1 => self.requeue(members, true),
@@ -260,6 +290,7 @@ impl Node {
         now: MonotonicTime,
     ) -> Duration {
         let used = now.saturating_since(started);
+        self.overdue.lock().remove(&batch);
         self.push(Event::Done { batch, used });
         used
     }

@@ -29,11 +29,11 @@ pub struct VersionStatus {
     pub replicas_ready: u32,
     /// Replicas being loaded.
     pub replicas_loading: u32,
-    /// The quarantine in force.
+    /// The longest quarantine in force in any trust domain.
     pub quarantined: Option<Quarantined>,
     /// What went wrong last.
     pub last_failure: Option<String>,
-    /// Deaths on record.
+    /// Deaths on record, in all trust domains.
     pub deaths: u32,
     /// The slowest load among its replicas.
     pub load_time: Option<Duration>,
@@ -99,7 +99,7 @@ pub struct NodeStats {
 
 impl Node {
     /// The observed state, as `plan` takes it. Registration workers are not in it.
-    pub fn observe(&self) -> Observed {
+    pub fn observe(self: &Arc<Self>) -> Observed {
         let demand = self.with_scheduler(tenantry_sched::Scheduler::demand);
         let now = self.now();
         let fleet = self.fleet.lock();
@@ -113,7 +113,7 @@ impl Node {
                     Stage::Ready => PlanWorkerState::Ready,
                     Stage::Going => PlanWorkerState::Stopping,
                 },
-                idle_since: record.empty_since,
+                idle_since: fleet.worker_idle_since(*id),
             })
             .collect();
         let replicas = fleet
@@ -134,8 +134,9 @@ impl Node {
             .collect();
         let quarantined = fleet
             .all_health()
-            .filter_map(|(version, health)| {
-                health.quarantined(now).map(|in_force| Quarantine { version, until: in_force.until })
+            .filter_map(|(version, domain, health)| {
+                let in_force = health.quarantined(now)?;
+                Some(Quarantine { version, domain: Some(domain), until: in_force.until })
             })
             .collect();
         drop(fleet);
@@ -179,19 +180,22 @@ impl Node {
                 status.resident_bytes = status.resident_bytes.max(Some(record.resident_bytes));
             }
         }
-        if let Some(health) = fleet.health(version) {
-            status.deaths = health.deaths();
-            status.last_failure = health.last_failure(now).map(str::to_owned);
-            status.quarantined = health.quarantined(now).map(|in_force| Quarantined {
-                reason: in_force.reason,
-                remaining: in_force.until.saturating_since(now),
-            });
+        let records = fleet.all_health().filter(|(known, _, _)| *known == version);
+        for (_, _, health) in records {
+            status.deaths += health.deaths();
+            status.last_failure = health.last_failure(now).map(str::to_owned).or(status.last_failure);
+            if let Some(in_force) = health.quarantined(now) {
+                let remaining = in_force.until.saturating_since(now);
+                if status.quarantined.as_ref().is_none_or(|known| known.remaining < remaining) {
+                    status.quarantined = Some(Quarantined { reason: in_force.reason, remaining });
+                }
+            }
         }
         status
     }
 
     /// The node in numbers.
-    pub fn stats(&self) -> NodeStats {
+    pub fn stats(self: &Arc<Self>) -> NodeStats {
         let scheduler = self.with_scheduler(tenantry_sched::Scheduler::stats);
         let fleet = self.fleet.lock();
         let mut replicas = std::collections::HashMap::<WorkerId, u32>::new();

@@ -1,18 +1,26 @@
 //! Registration: a model file is loaded, optimised and measured for the first time, in a worker of its own.
+//!
+//! It runs beside the slots, in a worker with a raised nice value, and not on one: a file that never finishes loading
+//! would otherwise hold a slot for as long as `register_limit`, and two such files both slots of a small machine
+//! (`docs/adr/0005-registrations-beside-the-slots.md`). How many run at the same time is the caller's to bound.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_sched::{Place, Task, TaskKind};
 use tenantry_types::model::{Registration, VersionSettings};
-use tenantry_types::{DataOwner, TaskId, TenantId, TrustDomain, WorkerId};
+use tenantry_types::{BatchId, DataOwner, TaskId, TenantId, TrustDomain, WorkerId};
+use tenantry_wire::ToWorker;
 use tokio::sync::oneshot;
 
-use crate::data_plane::{Entry, Node};
+use crate::data_plane::{Node, file_entries};
 use crate::observe::RuntimeInfo;
 use crate::supervisor::{ModelFile, Stage};
-use crate::worker::{Purpose, Register};
+use crate::worker::{Kill, Purpose, Register, Running, Work, Worker};
+
+/// A registration is no batch of the scheduler's; its batches count from 1.
+const NO_BATCH: BatchId = BatchId(0);
 
 /// A version to be looked at for the first time.
 #[derive(Debug)]
@@ -34,7 +42,7 @@ pub struct Registered {
     pub optimised: File,
     /// Its length.
     pub optimised_bytes: u64,
-    /// Slot time the registration took.
+    /// How long the registration ran.
     pub device_time: Duration,
 }
 
@@ -85,24 +93,37 @@ impl Node {
             tracing::error!(%error, "no memory file for an optimised form");
             RegisterError::Busy
         })?;
-        let (reply, receiver) = oneshot::channel();
-        let register =
-            Register { files: request.files, settings: request.settings, optimised: File::from(optimised), reply };
-        let task = Task {
-            id: TaskId(self.next_id()),
-            tenant: request.owner,
-            deployment: None,
-            place: Place::Worker(stop.worker),
-            rows: 1,
-            shape: 0,
-            bytes: 0,
-            cost: Duration::from_secs(1),
-            run_limit: self.config.register_limit,
-            deadline: None,
-            kind: TaskKind::Register,
-        };
-        self.enqueue(task, Entry::Register(Box::new(register)));
-        receiver.await.unwrap_or(Err(RegisterError::Busy))
+        let (reply, mut receiver) = oneshot::channel();
+        let register = Register { optimised: File::from(optimised), reply };
+        let worker = self.fleet.lock().worker(stop.worker).ok_or(RegisterError::Busy)?;
+        self.send_register(&worker, register, &request)?;
+        match tokio::time::timeout(self.config.register_limit, &mut receiver).await {
+            Ok(outcome) => outcome.unwrap_or(Err(RegisterError::Busy)),
+            Err(_) => {
+                worker.kill(Kill::Overran(self.config.register_limit));
+                // Its exit answers, with the reason.
+                receiver.await.unwrap_or(Err(RegisterError::Busy))
+            }
+        }
+    }
+
+    fn send_register(
+        &self,
+        worker: &Worker,
+        register: Register,
+        request: &RegisterRequest,
+    ) -> Result<(), RegisterError> {
+        let task = TaskId(self.next_id());
+        let frame =
+            ToWorker::Register { task, files: file_entries(&request.files), settings: request.settings.clone() };
+        let mut files: Vec<_> = request.files.iter().map(|file| file.file.as_fd()).collect();
+        files.push(register.optimised.as_fd());
+        let mut exec = worker.exec();
+        if exec.gone || worker.send(&frame, &files).is_err() {
+            return Err(RegisterError::Busy);
+        }
+        exec.begin(Running { batch: NO_BATCH, task, started: self.now(), work: Work::Register(register) });
+        Ok(())
     }
 
     /// The runtime's version and this machine's features, from the first worker that told; starts one if none did.

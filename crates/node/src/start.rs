@@ -1,5 +1,6 @@
 //! Starting and draining a node, and the three tasks that live as long as it does.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -79,10 +80,15 @@ impl Node {
         loop {
             interval.tick().await;
             let now = self.now();
-            let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+            let workers = self.fleet.lock().all_workers();
+            let mut running = HashSet::new();
             for worker in workers {
-                worker.exec().shrink_if_idle(&worker, now);
+                let mut exec = worker.exec();
+                exec.shrink_if_idle(&worker, now);
+                running.extend(exec.running.as_ref().map(|running| running.batch));
             }
+            // What ended in the moment it was given up on.
+            self.overdue.lock().retain(|batch| running.contains(batch));
         }
     }
 
@@ -90,11 +96,12 @@ impl Node {
     /// takes its place.
     async fn relay_exits(self: Arc<Self>, mut exits: AsyncFd<ExitsFd>) {
         let keeper = keep_spawner(self.config.worker_binary.clone());
+        let mut generation = 0;
         loop {
             if let Ok(mut guard) = exits.readable().await {
                 match exits.get_ref().0.next() {
                     Ok(Some(exit)) => {
-                        self.worker_ended(&exit);
+                        self.worker_ended(generation, &exit);
                         continue;
                     }
                     Ok(None) => {
@@ -104,20 +111,23 @@ impl Node {
                     Err(error) => tracing::error!(%error, "the spawner is gone; its workers died with it"),
                 }
             }
-            exits = self.replace_spawner(&keeper).await;
             self.all_workers_ended();
+            generation += 1;
+            exits = self.replace_spawner(&keeper, generation).await;
         }
     }
 
-    async fn replace_spawner(self: &Arc<Self>, keeper: &mpsc::Sender<Order>) -> AsyncFd<ExitsFd> {
+    async fn replace_spawner(self: &Arc<Self>, keeper: &mpsc::Sender<Order>, generation: u64) -> AsyncFd<ExitsFd> {
         loop {
             let (order, made) = oneshot::channel();
             let answer = if keeper.send(order).is_ok() { made.await.ok() } else { None };
             match answer {
                 Some(Ok((spawner, exits))) => match watch_exits(exits) {
                     Ok(exits) => {
-                        *self.spawner.write() = Arc::new(spawner);
+                        *self.spawner.write() = (generation, Arc::new(spawner));
                         tracing::info!("a new spawner runs");
+                        // Workers wait for it.
+                        self.changed();
                         return exits;
                     }
                     Err(error) => tracing::error!(%error, "the new spawner cannot be watched"),
@@ -146,7 +156,7 @@ impl Node {
         if tokio::time::timeout(limit, quiet).await.is_err() {
             tracing::warn!(?limit, "requests were still running when the drain limit passed");
         }
-        let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+        let workers = self.fleet.lock().all_workers();
         for worker in workers {
             worker.kill(Kill::Stopped);
         }
@@ -156,7 +166,7 @@ impl Node {
         if self.inflight.lock().values().any(|entry| matches!(entry, Entry::Request(_))) {
             return false;
         }
-        let workers: Vec<_> = self.fleet.lock().workers.values().map(|record| Arc::clone(&record.worker)).collect();
+        let workers = self.fleet.lock().all_workers();
         !workers.iter().any(|worker| {
             worker.exec().running.as_ref().is_some_and(|running| matches!(running.work, Work::Infer { .. }))
         })

@@ -92,6 +92,9 @@ pub enum ServeError {
     /// The model was taken away while the request waited.
     #[error("the model was unloaded while the request waited")]
     Gone,
+    /// This machine has no memory for the request now.
+    #[error("the server is short of memory")]
+    Overloaded,
     /// The caller stopped waiting.
     #[error("cancelled")]
     Cancelled,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tenantry_jail::{Exit, ExitKind, WorkerSpec};
+use tenantry_jail::{Exit, ExitKind, Spawner, WorkerSpec};
 use tenantry_sched::{Event, Place, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, VersionId, WorkerId};
+use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, VersionId, WorkerId};
 use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, ToWorker};
 use tokio::io::unix::AsyncFd;
 
@@ -25,6 +25,8 @@ use crate::worker::{ChannelFd, Kill, Load, Purpose, Running, Work, Worker};
 
 /// The longest wait before a worker of a domain whose workers keep failing to start is started again.
 const LONGEST_START_DELAY: Duration = Duration::from_secs(30);
+/// Added to the nice value of a worker that registers: serving goes first.
+const REGISTRATION_NICE: i8 = 10;
 /// Exits relayed before their worker was filed; more than this never happen at once.
 const MAX_EARLY_EXITS: usize = 1024;
 
@@ -55,11 +57,14 @@ pub struct ModelFiles {
 pub(crate) struct Fleet {
     pub(crate) workers: HashMap<WorkerId, WorkerRecord>,
     pub(crate) replicas: HashMap<ReplicaId, ReplicaRecord>,
-    health: HashMap<VersionId, Health>,
-    by_serial: HashMap<u64, WorkerId>,
-    early_exits: HashMap<u64, Exit>,
+    /// By placement, so that what one caller's inputs do to a shared model in his own domain stays there.
+    health: HashMap<(VersionId, TrustDomain), Health>,
+    by_serial: HashMap<(u64, u64), WorkerId>,
+    early_exits: HashMap<(u64, u64), Exit>,
     start_failures: HashMap<TrustDomain, u32>,
     pub(crate) deaths: u64,
+    /// Counts the spawners that died.
+    spawner_generation: u64,
 }
 
 #[derive(Debug)]
@@ -90,11 +95,6 @@ pub(crate) struct ReplicaRecord {
 impl Fleet {
     pub(crate) fn worker(&self, id: WorkerId) -> Option<Arc<Worker>> {
         self.workers.get(&id).map(|record| Arc::clone(&record.worker))
-    }
-
-    pub(crate) fn worker_running(&self, batch: BatchId) -> Option<Arc<Worker>> {
-        let runs = |worker: &Worker| worker.exec().running.as_ref().is_some_and(|running| running.batch == batch);
-        self.workers.values().find(|record| runs(&record.worker)).map(|record| Arc::clone(&record.worker))
     }
 
     /// False if the worker is not waiting to become ready.
@@ -130,16 +130,37 @@ impl Fleet {
         Some(record)
     }
 
-    pub(crate) fn health(&self, version: VersionId) -> Option<&Health> {
-        self.health.get(&version)
+    /// Since when a worker has had nothing to do; `None` while it has.
+    pub(crate) fn worker_idle_since(&self, id: WorkerId) -> Option<MonotonicTime> {
+        let record = self.workers.get(&id)?;
+        let mut since = record.empty_since;
+        for replica in self.replicas.values().filter(|replica| replica.worker == id) {
+            if replica.state != Stage::Ready {
+                return None;
+            }
+            since = since.max(Some(replica.placement.counters.idle_since()?));
+        }
+        since
     }
 
-    pub(crate) fn all_health(&self) -> impl Iterator<Item = (VersionId, &Health)> {
-        self.health.iter().map(|(version, health)| (*version, health))
+    pub(crate) fn health(&self, placement: &Placement) -> Option<&Health> {
+        self.health.get(&(placement.spec.version, placement.domain))
+    }
+
+    pub(crate) fn all_health(&self) -> impl Iterator<Item = (VersionId, TrustDomain, &Health)> {
+        self.health.iter().map(|((version, domain), health)| (*version, *domain, health))
+    }
+
+    fn health_mut(&mut self, placement: &Placement) -> &mut Health {
+        self.health.entry((placement.spec.version, placement.domain)).or_default()
     }
 
     pub(crate) fn forget_version(&mut self, version: VersionId) {
-        self.health.remove(&version);
+        self.health.retain(|(known, _), _| *known != version);
+    }
+
+    pub(crate) fn all_workers(&self) -> Vec<Arc<Worker>> {
+        self.workers.values().map(|record| Arc::clone(&record.worker)).collect()
     }
 
     fn start_delay(&self, domain: TrustDomain) -> Duration {
@@ -265,7 +286,7 @@ impl Node {
         {
             let mut fleet = self.fleet.lock();
             fleet.remove_replica(replica, now);
-            fleet.health.entry(placement.spec.version).or_default().load_failed(now, reason);
+            fleet.health_mut(placement).load_failed(now, reason);
         }
         self.drop_waiting(placement);
         self.changed();
@@ -275,7 +296,7 @@ impl Node {
     fn version_died(&self, placement: &Placement, now: MonotonicTime, reason: String) {
         let in_force = {
             let mut fleet = self.fleet.lock();
-            let health = fleet.health.entry(placement.spec.version).or_default();
+            let health = fleet.health_mut(placement);
             health.died(now, reason);
             health.quarantined(now).is_some()
         };
@@ -284,15 +305,18 @@ impl Node {
         }
     }
 
-    /// Ends what waits for a placement, and opens it again.
+    /// Ends what waits for a placement, and opens it again. Where another replica is left, who waits is served by it.
     fn drop_waiting(&self, placement: &Placement) {
+        if placement.counters.replicas.load(Ordering::Acquire) > 0 {
+            return;
+        }
         self.push(Event::PlacementDown { placement: placement.id });
         self.push(Event::PlacementUp { placement: placement.id, batching: batching(&placement.spec) });
     }
 
-    /// The refusal for a quarantined version.
-    pub(crate) fn quarantine_of(&self, version: VersionId, now: MonotonicTime) -> Option<ServeError> {
-        let in_force = self.fleet.lock().health(version)?.quarantined(now)?;
+    /// The refusal for a placement in quarantine.
+    pub(crate) fn quarantine_of(&self, placement: &Placement, now: MonotonicTime) -> Option<ServeError> {
+        let in_force = self.fleet.lock().health(placement)?.quarantined(now)?;
         Some(ServeError::Quarantined { reason: in_force.reason, retry_after: in_force.until.saturating_since(now) })
     }
 
@@ -324,9 +348,11 @@ impl Node {
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             address_space_bytes: self.config.worker_memory_bytes,
+            // Registrations run beside the slots: see `register`.
+            nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { 0 },
             ..WorkerSpec::default()
         };
-        let spawner = Arc::clone(&*self.spawner.read());
+        let (generation, spawner) = self.living_spawner().await;
         let process = tokio::task::spawn_blocking(move || spawner.spawn(&spec, theirs, writer))
             .await
             .map_err(|_| LaunchError::Interrupted)??;
@@ -337,13 +363,30 @@ impl Node {
         crate::stderr::relay(worker.id, reader);
         let early = {
             let mut fleet = self.fleet.lock();
-            fleet.by_serial.insert(serial, worker.id);
-            fleet.early_exits.remove(&serial)
+            if fleet.spawner_generation == generation {
+                fleet.by_serial.insert((generation, serial), worker.id);
+                fleet.early_exits.remove(&(generation, serial))
+            } else {
+                // Its spawner died meanwhile, and it with it; nobody will relay that.
+                return Err(LaunchError::Interrupted);
+            }
         };
         if let Some(exit) = early {
-            self.worker_ended(&exit);
+            self.worker_ended(generation, &exit);
         }
         Ok(watch(ChannelFd(channel))?)
+    }
+
+    /// The spawner, once it is not one known to be dead.
+    async fn living_spawner(&self) -> (u64, Arc<Spawner>) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let current = self.spawner.read().clone();
+            if current.0 == self.fleet.lock().spawner_generation || changes.changed().await.is_err() {
+                return current;
+            }
+        }
     }
 
     /// Takes the worker's frames until its socket closes.
@@ -391,15 +434,15 @@ impl Node {
     }
 
     /// A worker's process ended: its batch is lost, its version may be to blame, and nobody else notices.
-    pub(crate) fn worker_ended(self: &Arc<Self>, exit: &Exit) {
+    pub(crate) fn worker_ended(self: &Arc<Self>, generation: u64, exit: &Exit) {
         let record = {
             let mut fleet = self.fleet.lock();
-            match fleet.by_serial.remove(&exit.serial) {
+            match fleet.by_serial.remove(&(generation, exit.serial)) {
                 Some(id) => fleet.workers.remove(&id),
                 None => {
                     // Relayed before the starter could file it, or never ours.
                     if fleet.early_exits.len() < MAX_EARLY_EXITS {
-                        fleet.early_exits.insert(exit.serial, *exit);
+                        fleet.early_exits.insert((generation, exit.serial), *exit);
                     }
                     return;
                 }
@@ -438,13 +481,15 @@ impl Node {
         }
         self.push(Event::WorkerDown { worker: worker.id });
         if let Some(Running { batch, started, work, .. }) = running {
-            self.batch_done(batch, started, now);
+            if !matches!(work, Work::Register(_)) {
+                self.batch_done(batch, started, now);
+            }
             let text = reason.unwrap_or("it was stopped").to_owned();
             match work {
+                // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
+                Work::Infer { members, .. } if reason.is_none() => self.requeue(members, false),
                 Work::Infer { placement, members, .. } => {
-                    if reason.is_some() {
-                        self.version_died(&placement, now, text.clone());
-                    }
+                    self.version_died(&placement, now, text.clone());
                     for member in members {
                         tracing::debug!(request = %member.request, "its worker died");
                         member.answer(Err(ServeError::ModelFailed(text.clone())), now);
@@ -474,9 +519,10 @@ impl Node {
     pub(crate) fn all_workers_ended(self: &Arc<Self>) {
         let workers: Vec<Arc<Worker>> = {
             let mut fleet = self.fleet.lock();
+            fleet.spawner_generation += 1;
             fleet.by_serial.clear();
             fleet.early_exits.clear();
-            // Workers that are only being made have no process yet; they will meet the new spawner or an error.
+            // Workers that are only being made find out in `launch`.
             let dead: Vec<WorkerId> =
                 fleet.workers.iter().filter(|(_, record)| record.worker.pid().is_some()).map(|(id, _)| *id).collect();
             dead.iter().filter_map(|id| fleet.workers.remove(id)).map(|record| record.worker).collect()
@@ -498,7 +544,7 @@ enum LaunchError {
     Pipe(#[from] rustix::io::Errno),
     #[error("the spawner refused: {0}")]
     Spawn(#[from] tenantry_jail::SpawnError),
-    #[error("interrupted by shutdown")]
+    #[error("interrupted by the end of the spawner or the server")]
     Interrupted,
 }
 

@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tenantry_jail::WorkerProcess;
 use tenantry_sched::Task;
-use tenantry_types::model::VersionSettings;
 use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, TaskId, Tensor, TrustDomain, WorkerId};
 use tenantry_wire::{Channel, InputArena, OutputArena, SendError, ToWorker};
 use tokio::sync::oneshot;
@@ -18,7 +17,7 @@ use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
 use crate::placement::Placement;
 use crate::register::{RegisterError, Registered};
 use crate::submission::{Answer, ServeError};
-use crate::supervisor::{ModelFile, ModelFiles};
+use crate::supervisor::ModelFiles;
 
 /// What a worker is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,11 +126,9 @@ pub(crate) struct Load {
     pub(crate) model: ModelFiles,
 }
 
-/// A registration, waiting or running.
+/// A registration that runs.
 #[derive(Debug)]
 pub(crate) struct Register {
-    pub(crate) files: Vec<ModelFile>,
-    pub(crate) settings: VersionSettings,
     /// Where the worker writes the optimised form.
     pub(crate) optimised: File,
     pub(crate) reply: oneshot::Sender<Result<Registered, RegisterError>>,

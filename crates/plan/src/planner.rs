@@ -95,7 +95,7 @@ struct Planner<'a> {
     counts: BTreeMap<Pair, Count>,
     /// Versions that tasks wait for, by domain.
     waited_for: BTreeSet<Pair>,
-    quarantined: BTreeMap<VersionId, MonotonicTime>,
+    quarantined: BTreeMap<(VersionId, Option<TrustDomain>), MonotonicTime>,
     /// By id, so that plans do not depend on the order of observation.
     workers: BTreeMap<WorkerId, &'a ObservedWorker>,
     /// Replicas in workers that stay, by id.
@@ -163,9 +163,9 @@ impl<'a> Planner<'a> {
             *held.entry(replica.worker).or_default().entry(replica.version).or_default() |=
                 replica.state != ReplicaState::Unloading;
         }
-        let mut quarantined: BTreeMap<VersionId, MonotonicTime> = BTreeMap::new();
+        let mut quarantined: BTreeMap<(VersionId, Option<TrustDomain>), MonotonicTime> = BTreeMap::new();
         for entry in observed.quarantined.iter().filter(|entry| entry.until > now) {
-            let until = quarantined.entry(entry.version).or_insert(entry.until);
+            let until = quarantined.entry((entry.version, entry.domain)).or_insert(entry.until);
             *until = entry.until.max(*until);
         }
         Self {
@@ -202,7 +202,8 @@ impl<'a> Planner<'a> {
             .map(|(&pair, count)| (pair, count.aim - count.present))
             .collect();
         for ((domain, version), missing) in missing {
-            if let Some(&until) = self.quarantined.get(&version) {
+            let everywhere = self.quarantined.get(&(version, None));
+            if let Some(&until) = everywhere.max(self.quarantined.get(&(version, Some(domain)))) {
                 self.blocked.push(Blocked { version, domain, reason: BlockedReason::Quarantined });
                 self.wake_at(until);
                 continue;

@@ -115,6 +115,8 @@ pub struct ObservedDemand {
 pub struct Quarantine {
     /// The version.
     pub version: VersionId,
+    /// Where it did; `None`: everywhere.
+    pub domain: Option<TrustDomain>,
     /// When it may be tried again.
     pub until: MonotonicTime,
 }

@@ -108,8 +108,10 @@ fn observed() -> impl Strategy<Value = Observed> {
             .into_iter()
             .map(|(number, domain, waiting)| ObservedDemand { version: version(number), domain, waiting })
             .collect();
-        let quarantined =
-            quarantined.into_iter().map(|(number, until)| Quarantine { version: version(number), until }).collect();
+        let quarantined = quarantined
+            .into_iter()
+            .map(|(number, until)| Quarantine { version: version(number), domain: None, until })
+            .collect();
         Observed { workers, replicas, demand, quarantined }
     })
 }

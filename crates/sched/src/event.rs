@@ -65,6 +65,12 @@ pub enum Event {
         /// The task.
         task: Task,
     },
+    /// A task that was dispatched and did not run, or must run again without its batch mates, comes back. It was
+    /// admitted once: a full queue does not refuse it, only a place that is gone or a deadline that passed.
+    Again {
+        /// The task.
+        task: Task,
+    },
     /// Nobody waits for this task any more. A queued one is forgotten without a decision; a running one runs to its end.
     Cancel {
         /// The task.

@@ -174,6 +174,7 @@ impl Scheduler {
             Event::PlacementUp { placement, batching } => self.placement_up(placement, batching),
             Event::PlacementDown { placement } => self.placement_down(placement, decisions),
             Event::Ready { task } => self.ready(task, decisions),
+            Event::Again { task } => self.again(task, decisions),
             Event::Cancel { task } => self.cancel(task),
             Event::Done { batch, used } => self.done(batch, used),
         }
@@ -201,6 +202,19 @@ impl Scheduler {
         }
         self.stats.admitted_tasks += 1;
         self.enqueue(task);
+    }
+
+    fn again(&mut self, task: Task, decisions: &mut Vec<Decision>) {
+        if self.tasks.contains_key(&task.id) {
+            self.stats.misuses += 1;
+        } else if !self.places.contains_key(&task.place) {
+            decisions.push(Decision::Drop { task: task.id });
+        } else if task.deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.stats.expired_tasks += 1;
+            decisions.push(Decision::Expire { task: task.id });
+        } else {
+            self.enqueue(task);
+        }
     }
 
     fn admit(&self, task: &Task) -> Result<(), RejectReason> {

@@ -271,6 +271,9 @@ fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> Serv
         ServeError::Expired => {
             (ErrorCode::DeadlineExceeded, format!("model `{model}` had no answer before the request's time ran out"))
         }
+        ServeError::Overloaded => {
+            (ErrorCode::Unavailable, "the server is short of memory; try again shortly".to_owned())
+        }
         ServeError::Draining => (ErrorCode::Unavailable, "the server is shutting down; try again shortly".to_owned()),
         ServeError::InvalidInput(text) => (ErrorCode::InvalidArgument, format!("model `{model}`: {text}")),
         ServeError::ModelFailed(text) => (ErrorCode::ModelFailed, format!("model `{model}` failed: {text}")),
@@ -287,7 +290,7 @@ fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> Serv
         ServeError::QueueFull { retry_after }
         | ServeError::TenantQueueFull { retry_after }
         | ServeError::Quarantined { retry_after, .. } => Some(retry_after),
-        ServeError::Draining => Some(DRAINING_RETRY),
+        ServeError::Draining | ServeError::Overloaded => Some(DRAINING_RETRY),
         ServeError::Gone => Some(GONE_RETRY),
         _ => None,
     };

@@ -222,7 +222,7 @@ impl Unopened {
 
     fn in_force(&self, now: MonotonicTime) -> impl Iterator<Item = Quarantine> {
         let waiting = self.0.iter().filter(move |(_, (until, _))| *until > now);
-        waiting.map(|(version, (until, _))| Quarantine { version: *version, until: *until })
+        waiting.map(|(version, (until, _))| Quarantine { version: *version, domain: None, until: *until })
     }
 }
 

@@ -9,9 +9,8 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tenantry_node::{RegisterError, RegisterRequest};
-use tenantry_store::{ReadError, UploadError, VersionState, WriteError};
+use tenantry_store::{ReadError, Thing, UploadError, VersionState, WriteError};
 use tenantry_types::VersionId;
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::{MAX_ENGINE_MESSAGE_CHARS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
@@ -41,39 +40,6 @@ const MAX_CUSTOM_PAIRS: usize = 64;
 const MAX_POINTS: usize = 32;
 /// The most threads a version may run with.
 const MAX_THREADS: u16 = 256;
-
-/// Which registering versions are to be deployed when they are ready.
-///
-/// The wish is not in the store. After a restart a version is therefore deployed only where nothing else is: traffic never
-/// moves to a version whose owner may have said no.
-#[derive(Debug, Default)]
-pub(crate) struct Deploying {
-    not: Mutex<HashSet<VersionId>>,
-}
-
-impl Deploying {
-    pub(crate) fn after_start(routing: &Routing) -> Self {
-        let unsure = routing.models().filter(|model| model.deployment.version.is_some()).flat_map(|model| {
-            let registering =
-                model.versions.values().filter(|version| matches!(version.state, RoutedState::Registering));
-            registering.map(|version| version.id)
-        });
-        Self { not: Mutex::new(unsure.collect()) }
-    }
-
-    /// Remembers that a new version is not to be deployed.
-    pub(crate) fn refuse(&self, version: VersionId) {
-        self.not.lock().insert(version);
-    }
-
-    fn is_wanted(&self, version: VersionId) -> bool {
-        !self.not.lock().contains(&version)
-    }
-
-    fn forget(&self, version: VersionId) {
-        self.not.lock().remove(&version);
-    }
-}
 
 /// The versions to be registered, oldest first.
 pub(crate) fn waiting(routing: &Routing) -> Vec<(VersionId, Arc<RoutedModel>)> {
@@ -212,16 +178,16 @@ impl Server {
             }
             None => None,
         };
-        let deploy = self.deploying.is_wanted(id);
-        match self.store.finish_version(id, &registration, optimised.as_ref(), deploy).await {
+        match self.store.finish_version(id, &registration, optimised.as_ref()).await {
             Ok(_) => {
                 tracing::info!(version = %id, model = &*model.full_name, number = version.number, "a version is ready");
                 self.metrics.registered("ready");
             }
+            // Its form went with the last version that had it, between the two calls: made again, it stays.
+            Err(error @ WriteError::NotFound(Thing::Artefact)) => return Err(error.into()),
             Err(error) if is_temporary(&error) => return Err(error.into()),
             Err(error) => tracing::info!(version = %id, %error, "a registered version is not wanted any more"),
         }
-        self.deploying.forget(id);
         self.see_outcome().await
     }
 
@@ -234,7 +200,6 @@ impl Server {
             Err(error) if is_temporary(&error) => return Err(error.into()),
             Err(error) => tracing::info!(version = %id, %error, "a refused version is not wanted any more"),
         }
-        self.deploying.forget(id);
         self.see_outcome().await
     }
 

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use tenantry_node::Node;
 use tenantry_store::{OpenError, ReadError, Store, WriteError};
 use tenantry_types::{ErrorCode, RequestId, ServiceError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::bootstrap::BootstrapError;
 use crate::config::Limits;
 use crate::limits::ServerLoad;
 use crate::metrics::Metrics;
-use crate::registration::Deploying;
 use crate::routing::Routing;
 use crate::{Permit, Principal, auth, bootstrap, reconciler, registration};
 
@@ -25,6 +25,9 @@ use crate::{Permit, Principal, auth, bootstrap, reconciler, registration};
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
 /// When a write or read that met a busy or broken store may be tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The most admin writes at one time, those whose callers went away included. The store takes one after the other anyway;
+/// the rest is so that removing a tenant's many files holds up nobody else.
+const MAX_WRITES: u32 = 8;
 /// How often files nothing refers to are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -62,13 +65,14 @@ pub struct Server {
     pub(crate) node: Arc<Node>,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Metrics,
-    pub(crate) deploying: Deploying,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     load: Arc<ServerLoad>,
     /// Held by whoever builds the next routing table, so that an older one never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
     stale: Notify,
+    /// One place for each admin write that runs; see [`Server::write`].
+    writes: Arc<Semaphore>,
     draining: AtomicBool,
     ended: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -88,7 +92,6 @@ impl Server {
         getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
         let routing = Routing::build(store.catalogue().await?, &Routing::default(), config.limits.run_limit);
         let server = Arc::new(Self {
-            deploying: Deploying::after_start(&routing),
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
             limits: Arc::new(config.limits),
@@ -98,6 +101,7 @@ impl Server {
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
+            writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
             draining: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             tasks: Mutex::default(),
@@ -192,11 +196,40 @@ impl Server {
             // A task that panicked was logged by the runtime; it ends here like the others.
             let _ = task.await;
         }
+        // Writes under way end, whoever still waits for them; the store bounds how long that takes.
+        let _ended = self.writes.acquire_many(MAX_WRITES).await;
         self.store.close().await;
     }
 
-    /// Makes the routing table show everything committed so far. Every admin write ends with it, so that what it did is in
-    /// force when its caller hears of it.
+    /// Runs an admin write and then makes the routing table show it, so that it is in force when its caller hears of it.
+    ///
+    /// Once begun, it goes on to its end in a task of its own: an edge drops its handler when the client disconnects, and
+    /// a key that is revoked in the store must not stay good in the table because of that. Every admin write is one call
+    /// of this, from its first check against the store to its last change.
+    ///
+    /// # Errors
+    /// The write's own; 503 when the table cannot be read anew.
+    pub(crate) async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        // Waited for here, where a caller that goes away gives up its turn.
+        let place = Arc::clone(&self.writes).acquire_owned().await.map_err(|_| ServiceError::internal())?;
+        let server = Arc::clone(self);
+        let to_its_end = async move {
+            let _place = place;
+            let outcome = write.await;
+            // After an error, too: an earlier part of the write, or even all of it, may have been committed.
+            let shown = server.refresh().await;
+            outcome.and_then(|value| shown.map(|()| value))
+        };
+        tokio::spawn(to_its_end.in_current_span()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "an admin write failed");
+            Err(ServiceError::internal())
+        })
+    }
+
+    /// Makes the routing table show everything committed so far.
     ///
     /// # Errors
     /// 503 when the store cannot be read; it is tried again until it can.

@@ -106,6 +106,7 @@ impl World {
                 tags: BTreeMap::new(),
                 quality: BTreeMap::new(),
                 settings: VersionSettings::default(),
+                deploy: true,
                 state: match state {
                     'r' => VersionState::Ready,
                     'x' => VersionState::Refused { reason: "no".to_owned() },

@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use support::*;
 use tenantry_plan::ReplicaState;
-use tenantry_server::admin::{ModelQuery, NewKey, VersionState};
-use tenantry_server::{Role, Server};
+use tenantry_server::admin::{DeploymentChange, ModelChange, ModelQuery, NewKey, VersionState};
+use tenantry_server::{Role, Server, Sharing};
 use tenantry_types::testing::onnx;
-use tenantry_types::{DataOwner, DataType, ErrorCode, InferRequest, Inputs, OutputRequest};
+use tenantry_types::{DataOwner, DataType, Digest, ErrorCode, InferRequest, Inputs, OutputRequest};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_tenants_get_answers_from_their_own_and_from_shared_models() {
@@ -189,24 +189,126 @@ async fn a_restart_keeps_what_was_ready_and_finishes_what_was_not() {
     // A server that died while it registered leaves this.
     let store = open_store(folder.path()).await;
     let owner = store.tenant_by_name(&tenant("acme")).await.unwrap().id;
-    let model_id = store.create_model(owner, &model("late"), Default::default(), 1).await.unwrap().id;
     let mut upload = store.begin_upload(owner, 1 << 20).await.unwrap();
     upload.write(onnx::scaled_matmul(16, 7.0).into()).await.unwrap();
     let artefact = upload.finish().await.unwrap();
     let file =
         tenantry_store::StoredFile { name: "net.onnx".to_owned(), digest: artefact.digest, bytes: artefact.bytes };
-    let new = tenantry_store::NewVersion { files: vec![file], ..Default::default() };
-    store.create_version(model_id, new, 1).await.unwrap();
+    for (name, deploy) in [("net", true), ("net", false), ("late", true), ("shy", false)] {
+        let model_id = store.create_model(owner, &model(name), Default::default(), 1).await.unwrap().id;
+        let new = tenantry_store::NewVersion { files: vec![file.clone()], deploy, ..Default::default() };
+        store.create_version(model_id, new, 1).await.unwrap();
+    }
     store.close().await;
     drop(store);
 
     let world = World::start_in(folder.path(), |_| {}).await;
     let acme = world.login(&key).unwrap();
     assert_eq!(acme.role, Role::Invoker);
-    assert_eq!(world.matmul(&acme, "net", 1.0).await.unwrap(), [2.0; 16]);
-    let late = world.registered(&acme, "late", 1).await;
-    assert!(late.state == VersionState::Ready && late.deployed, "{late:?}");
-    assert_eq!(world.matmul(&acme, "late", 1.0).await.unwrap(), [7.0; 16]);
+    let first = InferRequest { version: Some("1".to_owned()), ..request("net", vec![sixteen(1.0)]) };
+    assert_eq!(floats(&world.infer(&acme, first).await.unwrap()), [2.0; 16]);
+    // Their owner said which of them are to serve, before the server died.
+    for (name, number, deployed) in [("net", 3, false), ("net", 2, true), ("late", 1, true), ("shy", 1, false)] {
+        let version = world.registered(&acme, name, number).await;
+        assert!(version.state == VersionState::Ready && version.deployed == deployed, "{version:?}");
+    }
+    for name in ["net", "late"] {
+        assert_eq!(world.matmul(&acme, name, 1.0).await.unwrap(), [7.0; 16]);
+    }
+    assert_eq!(world.matmul(&acme, "shy", 1.0).await.unwrap_err().code, ErrorCode::Unavailable);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_of_one_file_share_its_optimised_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start_in(folder.path(), |_| {}).await;
+    let acme = world.tenant("acme").await;
+    let forms = || {
+        let of_owner = folder.path().join("optimised").join(acme.tenant.to_string());
+        let keys = std::fs::read_dir(of_owner).unwrap();
+        let files = keys.flat_map(|key| std::fs::read_dir(key.unwrap().path()).unwrap());
+        files.map(|file| file.unwrap().file_name().into_string().unwrap().parse().unwrap()).collect::<Vec<Digest>>()
+    };
+    world.push(&acme, "one", "net.onnx", &onnx::matmul16()).await;
+    let form = forms();
+    for name in ["two", "three"] {
+        world.push(&acme, name, "net.onnx", &onnx::matmul16()).await;
+        assert_eq!(forms(), form, "made again, and dropped again");
+    }
+    world.server.delete_model(&acme, &acme.tenant_name, &model("one")).await.unwrap();
+    assert_eq!(forms(), form);
+    assert_eq!(world.matmul(&acme, "two", 1.0).await.unwrap(), [2.0; 16]);
+    world.stop().await;
+
+    let store = open_store(folder.path()).await;
+    for name in ["two", "three"] {
+        let id = store.model_by_name(acme.tenant, &model(name)).await.unwrap().id;
+        let optimised = store.version_by_number(id, 1).await.unwrap().optimised.unwrap();
+        assert_eq!([optimised.digest], *form);
+        store.open_optimised(acme.tenant, &optimised).await.unwrap();
+    }
+}
+
+/// Begins a call and drops it at its first await, as an edge does when its client disconnects.
+fn abandon<T>(call: impl Future<Output = T>) {
+    drop(call.now_or_never());
+}
+
+/// Waits for the routing table to show something. Nothing public announces a swap.
+async fn shows(what: &str, shown: impl Fn() -> bool) {
+    let wait = async {
+        while !shown() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the table never shows {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_client_disconnects_is_in_force_all_the_same() {
+    let world = World::start().await;
+    let (server, platform) = (&world.server, world.platform());
+    let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
+    let owner = &acme.tenant_name;
+    let new = NewKey { role: Role::Invoker, label: String::new(), expires_in: None };
+    let key = server.create_key(&acme, owner, new).await.unwrap();
+    abandon(server.revoke_key(&acme, owner, key.key.id));
+    shows("the end of a key", || world.login(&key.secret).is_err()).await;
+
+    let net = model("net");
+    world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
+    world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
+    let resolves = |version: &str| server.model_metadata(&acme, &reference("net"), Some(version)).is_ok();
+    let canary = model("canary");
+    abandon(server.set_alias(&acme, owner, &net, &canary, 2));
+    shows("an alias", || resolves("canary")).await;
+    abandon(server.delete_alias(&acme, owner, &net, &canary));
+    shows("the end of an alias", || !resolves("canary")).await;
+    let change = ModelChange { shared: Some(Sharing::Everyone), ..ModelChange::default() };
+    abandon(server.update_model(&acme, owner, &net, change));
+    shows("a shared model", || server.models(&globex).len() == 1).await;
+    let now = server.deployment(&acme, owner, &net).unwrap();
+    let change = DeploymentChange {
+        generation: now.generation,
+        version: None,
+        min_replicas: now.min_replicas,
+        max_replicas: now.max_replicas,
+        idle_after: now.idle_after,
+    };
+    abandon(server.set_deployment(&acme, owner, &net, change));
+    shows("a deployment", || server.deployment(&acme, owner, &net).unwrap().version.is_none()).await;
+    abandon(server.delete_version(&acme, owner, &net, 1));
+    shows("the end of a version", || !resolves("1")).await;
+    assert!(resolves("2"));
+    abandon(server.delete_model(&acme, owner, &net));
+    shows("the end of a model", || server.models(&acme).is_empty()).await;
+
+    let is_there = || server.tenants(&platform).iter().any(|known| known.name == tenant("initech"));
+    abandon(server.create_tenant(&platform, &tenant("initech")));
+    shows("a tenant", is_there).await;
+    abandon(server.delete_tenant(&platform, &tenant("initech")));
+    shows("the end of a tenant", || !is_there()).await;
     world.stop().await;
 }
 

@@ -59,6 +59,7 @@ CREATE TABLE versions (
     tags TEXT NOT NULL,
     quality TEXT NOT NULL,
     settings TEXT NOT NULL,
+    deploy BIGINT NOT NULL,
     state TEXT NOT NULL,
     refusal TEXT,
     registration TEXT,

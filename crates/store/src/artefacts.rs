@@ -55,7 +55,17 @@ impl Store {
 
     /// The length of an owner's artefact in bytes, if it is there.
     pub async fn artefact(&self, owner: TenantId, digest: Digest) -> Result<Option<u64>, ReadError> {
-        match self.inner.artefacts.head(&FilePath::artefact(owner, digest).0).await {
+        self.file_bytes(&FilePath::artefact(owner, digest)).await
+    }
+
+    /// Whether an optimised form of an owner is there, whole.
+    pub(crate) async fn has_optimised(&self, owner: TenantId, form: &Optimised) -> Result<bool, ReadError> {
+        let path = FilePath::optimised(owner, &form.key, form.digest);
+        Ok(self.file_bytes(&path).await? == Some(form.bytes))
+    }
+
+    async fn file_bytes(&self, path: &FilePath) -> Result<Option<u64>, ReadError> {
+        match self.inner.artefacts.head(&path.0).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(ReadError::Unavailable(error.into())),

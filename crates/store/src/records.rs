@@ -226,6 +226,8 @@ pub struct Version {
     pub quality: BTreeMap<String, f64>,
     /// How its owner wants it run.
     pub settings: VersionSettings,
+    /// Whether its owner wants it deployed as soon as it is ready.
+    pub deploy: bool,
     /// Where it is on its way to serving.
     pub state: VersionState,
     /// What registration found out; present when ready.
@@ -249,6 +251,8 @@ pub struct NewVersion {
     pub quality: BTreeMap<String, f64>,
     /// How it is to be run.
     pub settings: VersionSettings,
+    /// Whether it is to be deployed as soon as it is ready, unless a newer one is by then.
+    pub deploy: bool,
 }
 
 /// A movable name of a version.

@@ -175,6 +175,7 @@ pub(crate) fn version(row: &AnyRow, files: &mut FilesByVersion) -> Result<Versio
         tags: row.json("tags")?,
         quality: row.json("quality")?,
         settings: row.json("settings")?,
+        deploy: row.number("deploy")? != 0,
         state,
         registration: row.maybe_json("registration")?,
         optimised,

@@ -4,7 +4,7 @@ use sqlx::AnyConnection;
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
 use tenantry_types::model::Registration;
-use tenantry_types::{ModelId, VersionId};
+use tenantry_types::{ModelId, TenantId, VersionId};
 
 use crate::artefacts::FilePath;
 use crate::database::count;
@@ -44,6 +44,7 @@ impl Store {
             tags: new.tags,
             quality: new.quality,
             settings: new.settings,
+            deploy: new.deploy,
             state: VersionState::Registering,
             registration: None,
             optimised: None,
@@ -71,26 +72,36 @@ impl Store {
         list(&mut *self.inner.database.read().await?, model).await
     }
 
-    /// Makes a registering version ready and, with `deploy`, the one that serves, in one transaction.
+    /// Makes a registering version ready and, if it was created to be deployed, the one that serves, in one transaction.
     ///
-    /// `deploy` never goes back: a version whose registration took longer than that of a newer, already deployed one is
-    /// ready but not deployed.
+    /// A deployment never goes back by itself: a version whose registration took longer than that of a newer, already
+    /// deployed one is ready but not deployed.
+    ///
+    /// The engine may write other bytes for the same key each time. So that versions made from the same file share one
+    /// form on the disk and its pages in memory, a version gets the form of its key that another version of the owner
+    /// has, if there is one; `made` is then removed again. What it got is in the answer.
     ///
     /// # Errors
-    /// [`WriteError::WrongState`] if the version is not registering (any more).
+    /// [`WriteError::WrongState`] if the version is not registering (any more); [`WriteError::NotFound`] if `made` is
+    /// not there (any more).
     pub async fn finish_version(
         &self,
         id: VersionId,
         registration: &Registration,
-        optimised: Option<&Optimised>,
-        deploy: bool,
+        made: Option<&Optimised>,
     ) -> Result<Version, WriteError> {
+        let shared = self.inner.removal.read().await;
         let mut write = self.inner.database.write().await?;
         let connection = write.connection();
         let mut version = find_registering(connection, id).await?;
+        let owner = models::find(connection, version.model).await?.owner;
         version.state = VersionState::Ready;
         version.registration = Some(registration.clone());
-        version.optimised = optimised.cloned();
+        version.optimised = match made {
+            Some(made) => Some(self.form_to_refer_to(connection, owner, made).await?),
+            None => None,
+        };
+        let optimised = version.optimised.as_ref();
         let bytes = optimised.map(|optimised| i64::try_from(optimised.bytes).unwrap_or(i64::MAX));
         sqlx::query(
             "UPDATE versions SET state = 'ready', registration = $1, optimised_key = $2, optimised_digest = $3,
@@ -105,11 +116,40 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *connection)
         .await?;
-        if deploy {
+        if version.deploy {
             deployments::advance(connection, version.model, version.number).await?;
         }
         write.commit().await?;
+        drop(shared);
+        if let Some(made) = made.filter(|made| version.optimised.as_ref() != Some(made)) {
+            self.remove_unused_form(owner, made).await;
+        }
         Ok(version)
+    }
+
+    /// The form of the same key that a version of the owner refers to already, or else the one just made. The caller
+    /// holds the removal lock, so that what is there now is there when the row names it.
+    async fn form_to_refer_to(
+        &self,
+        connection: &mut AnyConnection,
+        owner: TenantId,
+        made: &Optimised,
+    ) -> Result<Optimised, WriteError> {
+        for form in forms(connection, owner, &made.key).await?.into_iter().chain([made.clone()]) {
+            if self.has_optimised(owner, &form).await? {
+                return Ok(form);
+            }
+        }
+        Err(WriteError::NotFound(Thing::Artefact))
+    }
+
+    /// Best effort: what stays here is removed by a later sweep, as after a kill.
+    async fn remove_unused_form(&self, owner: TenantId, form: &Optimised) {
+        let _alone = self.inner.removal.write().await;
+        let file = FilePath::optimised(owner, &form.key, form.digest);
+        if let Err(error) = self.remove_unreferenced(owner, vec![file]).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an optimised form of no use was not removed");
+        }
     }
 
     /// Marks a registering version as one the engine would not have. The reason is capped and made fit to show.
@@ -148,6 +188,27 @@ impl Store {
     }
 }
 
+/// The optimised forms of a key that an owner's versions refer to. More than one only where files were lost.
+async fn forms(connection: &mut AnyConnection, owner: TenantId, key: &str) -> Result<Vec<Optimised>, ReadError> {
+    let found: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT DISTINCT v.optimised_digest, v.optimised_bytes FROM versions v JOIN models m ON m.id = v.model_id
+         WHERE m.owner_id = $1 AND v.optimised_key = $2",
+    )
+    .bind(owner.to_string())
+    .bind(key)
+    .fetch_all(connection)
+    .await?;
+    let damaged = |column| ReadError::Damaged { thing: Thing::Version, column };
+    let form = |(digest, bytes): (String, i64)| {
+        Ok(Optimised {
+            digest: digest.parse().map_err(|_| damaged("optimised_digest"))?,
+            bytes: u64::try_from(bytes).map_err(|_| damaged("optimised_bytes"))?,
+            key: key.to_owned(),
+        })
+    };
+    found.into_iter().map(form).collect()
+}
+
 /// The next number of a model, which is then never given again.
 async fn take_number(connection: &mut AnyConnection, model: ModelId) -> Result<u32, WriteError> {
     let number: i64 = sqlx::query_scalar("SELECT next_version FROM models WHERE id = $1")
@@ -163,9 +224,9 @@ async fn take_number(connection: &mut AnyConnection, model: ModelId) -> Result<u
 
 async fn insert(connection: &mut AnyConnection, version: &Version) -> Result<(), WriteError> {
     sqlx::query(
-        "INSERT INTO versions (id, model_id, number, digest, description, tags, quality, settings, state, search_text,
-             created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'registering', $9, $10)",
+        "INSERT INTO versions (id, model_id, number, digest, description, tags, quality, settings, deploy, state,
+             search_text, created_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'registering', $10, $11)",
     )
     .bind(version.id.to_string())
     .bind(version.model.to_string())
@@ -175,6 +236,7 @@ async fn insert(connection: &mut AnyConnection, version: &Version) -> Result<(),
     .bind(json(&version.tags)?)
     .bind(json(&version.quality)?)
     .bind(json(&version.settings)?)
+    .bind(i64::from(version.deploy))
     .bind(search_text(version))
     .bind(version.created_ms)
     .execute(&mut *connection)

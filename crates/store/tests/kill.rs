@@ -20,7 +20,7 @@ use tenantry_types::{Digest, TenantId};
 const FOLDER: &str = "TENANTRY_KILL_TEST_FOLDER";
 const ROUND: &str = "TENANTRY_KILL_TEST_ROUND";
 const SEED: u64 = 20_261_122;
-const ROUNDS: u64 = 32;
+const ROUNDS: u64 = 16;
 
 /// A small generator (xorshift64*), so that a failing seed fails again.
 struct Dice(u64);
@@ -125,12 +125,12 @@ async fn write_turn(store: &Store, name: &str, dice: &mut Dice) {
             }
             files.push(values::file(&format!("f{file}"), artefact));
         }
-        let new = NewVersion { files, ..NewVersion::default() };
+        let new = NewVersion { files, deploy: true, ..NewVersion::default() };
         let version = store.create_version(model.id, new, 3).await.unwrap();
         assert_eq!(version.number, number);
         promise(&format!("registering {} {number}", model.id));
         let form = values::optimised(store, tenant.id, "key", &[number as u8; 5_000]).await;
-        store.finish_version(version.id, &values::registration("x"), Some(&form), true).await.unwrap();
+        store.finish_version(version.id, &values::registration("x"), Some(&form)).await.unwrap();
         promise(&format!("ready {} {number}", model.id));
         if number > 1 {
             store.set_alias(model.id, &format!("a{number}").parse().unwrap(), number).await.unwrap();

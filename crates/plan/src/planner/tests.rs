@@ -207,7 +207,7 @@ fn a_quarantined_version_waits_for_its_release() {
     let observed = Observed {
         workers: vec![worker(1, domain(1, 1), WorkerState::Ready, None)],
         demand: vec![demand(1, domain(1, 1))],
-        quarantined: vec![Quarantine { version: version(1), until: seconds(30) }],
+        quarantined: vec![Quarantine { version: version(1), domain: None, until: seconds(30) }],
         ..Observed::default()
     };
     let desired = desired([deployment(1)]);

@@ -176,7 +176,7 @@ fn event(text: &str) -> Option<Event> {
             Event::PlacementUp { placement: placement()?, batching: Batching { max_rows, max_delay } }
         }
         "placement_down" => Event::PlacementDown { placement: placement()? },
-        "ready" => {
+        "ready" | "again" => {
             let pinned = worker().map(Place::Worker);
             let task = Task {
                 id: task()?,
@@ -191,7 +191,7 @@ fn event(text: &str) -> Option<Event> {
                 deadline: words.duration("deadline").map(|after| MonotonicTime::ZERO.saturating_add(after)),
                 kind: if pinned.is_some() { TaskKind::Load } else { TaskKind::Infer },
             };
-            Event::Ready { task }
+            if verb == "again" { Event::Again { task } } else { Event::Ready { task } }
         }
         "cancel" => Event::Cancel { task: task()? },
         "done" => Event::Done {

@@ -299,6 +299,18 @@ impl Reference {
                     }
                 }
             }
+            Event::Again { task } => {
+                if self.knows(task.id) {
+                    return;
+                }
+                if self.batching(task.place).is_none() {
+                    out.push(Decision::Drop { task: task.id });
+                } else if task.deadline.is_some_and(|at| at <= self.now) {
+                    out.push(Decision::Expire { task: task.id });
+                } else {
+                    self.waiting.push(Waiting { task: task.clone(), arrival: self.now });
+                }
+            }
             Event::Cancel { task } => self.waiting.retain(|waiting| waiting.task.id != *task),
             Event::Done { batch, .. } => {
                 if let Some(position) = self.running.iter().position(|running| running.batch == *batch) {

@@ -1,5 +1,7 @@
 //! Aliases: movable names of versions.
 
+use std::sync::Arc;
+
 use tenantry_types::{ModelName, ServiceError, TenantName};
 
 use super::AliasInfo;
@@ -12,7 +14,7 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for a model or version there is not, 400 for a name of digits only.
     pub async fn set_alias(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
@@ -20,8 +22,9 @@ impl Server {
         version: u32,
     ) -> Result<AliasInfo, ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let alias = self.store.set_alias(routed.id, alias, version).await.map_err(storage)?;
-        self.refresh().await?;
+        let (store, alias) = (self.store.clone(), alias.clone());
+        let set = async move { store.set_alias(routed.id, &alias, version).await.map_err(storage) };
+        let alias = self.write(set).await?;
         Ok(AliasInfo { name: alias.name, version: alias.version })
     }
 
@@ -30,14 +33,14 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for what there is not.
     pub async fn delete_alias(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
         alias: &ModelName,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        self.store.delete_alias(routed.id, alias).await.map_err(storage)?;
-        self.refresh().await
+        let (store, alias) = (self.store.clone(), alias.clone());
+        self.write(async move { store.delete_alias(routed.id, &alias).await.map_err(storage) }).await
     }
 }

@@ -1,5 +1,7 @@
 //! Deployments: the desired state of models. The reconciler does the rest.
 
+use std::sync::Arc;
+
 use tenantry_types::{ModelName, ServiceError, TenantName};
 
 use super::{DeploymentChange, DeploymentInfo};
@@ -27,7 +29,7 @@ impl Server {
     /// 403 for a role that may not, 404 for what there is not, 409 if it changed meanwhile or the version is not ready,
     /// 400 for bounds that cannot be.
     pub async fn set_deployment(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
@@ -47,8 +49,9 @@ impl Server {
             max_replicas: change.max_replicas,
             idle_after_ms,
         };
-        let deployment = self.store.set_deployment(routed.id, change.generation, stored).await.map_err(storage)?;
-        self.refresh().await?;
+        let store = self.store.clone();
+        let set = async move { store.set_deployment(routed.id, change.generation, stored).await.map_err(storage) };
+        let deployment = self.write(set).await?;
         Ok((&RoutedDeployment::from(&deployment)).into())
     }
 }

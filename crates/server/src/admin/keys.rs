@@ -1,7 +1,9 @@
 //! API keys.
 
-use tenantry_store::Key;
-use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantName};
+use std::sync::Arc;
+
+use tenantry_store::{Key, Store};
+use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId, TenantName};
 
 use super::{CreatedKey, KeyInfo, NewKey};
 use crate::server::{storage, unix_ms};
@@ -13,7 +15,7 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for another tenant, 400 for an impossible expiry or label.
     pub async fn create_key(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         new: NewKey,
@@ -33,9 +35,10 @@ impl Server {
                 })?)
             }
         };
-        let created = self.store.create_key(tenant, new.role, &new.label, expires_ms, now_ms).await;
-        let (key, secret) = created.map_err(storage)?;
-        self.refresh().await?;
+        let store = self.store.clone();
+        let create =
+            async move { store.create_key(tenant, new.role, &new.label, expires_ms, now_ms).await.map_err(storage) };
+        let (key, secret) = self.write(create).await?;
         Ok(CreatedKey { key: info(key), secret })
     }
 
@@ -54,31 +57,35 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for another tenant or a key it has not, 409 for the last platform key.
     pub async fn revoke_key(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         key: KeyId,
     ) -> Result<KeyInfo, ServiceError> {
         let tenant = auth::administered(&self.routing.load(), principal, owner)?.id;
-        let keys = self.store.keys(tenant).await.map_err(storage)?;
-        let now_ms = unix_ms();
-        let is_platform = |known: &&Key| known.role == Role::PlatformAdmin && known.is_live(now_ms);
-        let mut platform = keys.iter().filter(is_platform);
-        if let (Some(only), None) = (platform.next(), platform.next())
-            && only.id == key
-        {
-            return Err(ServiceError::new(
-                ErrorCode::Conflict,
-                "this is the last platform key; make another one first, or nobody could administer the server",
-            ));
-        }
-        if keys.iter().any(|known| known.id == key && known.role == Role::PlatformAdmin) {
-            auth::platform_admin(principal)?;
-        }
-        let revoked = self.store.revoke_key(tenant, key, now_ms).await.map_err(storage)?;
-        self.refresh().await?;
+        let (store, principal) = (self.store.clone(), principal.clone());
+        let revoked = self.write(async move { revoke(&store, &principal, tenant, key).await }).await?;
         Ok(info(revoked))
     }
+}
+
+async fn revoke(store: &Store, principal: &Principal, tenant: TenantId, key: KeyId) -> Result<Key, ServiceError> {
+    let keys = store.keys(tenant).await.map_err(storage)?;
+    let now_ms = unix_ms();
+    let is_platform = |known: &&Key| known.role == Role::PlatformAdmin && known.is_live(now_ms);
+    let mut platform = keys.iter().filter(is_platform);
+    if let (Some(only), None) = (platform.next(), platform.next())
+        && only.id == key
+    {
+        return Err(ServiceError::new(
+            ErrorCode::Conflict,
+            "this is the last platform key; make another one first, or nobody could administer the server",
+        ));
+    }
+    if keys.iter().any(|known| known.id == key && known.role == Role::PlatformAdmin) {
+        auth::platform_admin(principal)?;
+    }
+    store.revoke_key(tenant, key, now_ms).await.map_err(storage)
 }
 
 fn info(key: Key) -> KeyInfo {

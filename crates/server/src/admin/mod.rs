@@ -1,5 +1,6 @@
 //! The admin operations: one file a noun. Each takes the principal and checks its role first; another tenant's thing is
-//! not found, whoever asks. Every change is in force when its operation returns.
+//! not found, whoever asks. Every change is one call of `Server::write`: in force when its operation returns, and also when
+//! nobody waits for that any more.
 
 mod aliases;
 mod deployments;

@@ -71,7 +71,7 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for what there is not, 400 for text that is not accepted.
     pub async fn update_model(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
@@ -85,8 +85,9 @@ impl Server {
             dependencies: change.dependencies,
             shared: change.shared,
         };
-        let stored = self.store.update_model(routed.id, update, unix_ms()).await.map_err(storage)?;
-        self.refresh().await?;
+        let (store, id) = (self.store.clone(), routed.id);
+        let stored =
+            self.write(async move { store.update_model(id, update, unix_ms()).await.map_err(storage) }).await?;
         Ok(info(&routed, stored))
     }
 
@@ -95,14 +96,14 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for what there is not.
     pub async fn delete_model(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        self.store.delete_model(routed.id).await.map_err(storage)?;
-        self.refresh().await
+        let store = self.store.clone();
+        self.write(async move { store.delete_model(routed.id).await.map_err(storage) }).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tenants.
 
+use std::sync::Arc;
+
 use tenantry_types::{ErrorCode, ServiceError, TenantName};
 
 use super::TenantInfo;
@@ -12,19 +14,23 @@ impl Server {
     ///
     /// # Errors
     /// 403 for other roles, 409 if the name is taken.
-    pub async fn create_tenant(&self, principal: &Principal, name: &TenantName) -> Result<TenantInfo, ServiceError> {
+    pub async fn create_tenant(
+        self: &Arc<Self>,
+        principal: &Principal,
+        name: &TenantName,
+    ) -> Result<TenantInfo, ServiceError> {
         auth::platform_admin(principal)?;
-        let tenant = self.store.create_tenant(name, false, unix_ms()).await.map_err(storage)?;
-        self.refresh().await?;
+        let (store, name) = (self.store.clone(), name.clone());
+        let create = async move { store.create_tenant(&name, false, unix_ms()).await.map_err(storage) };
+        let tenant = self.write(create).await?;
         Ok(TenantInfo { id: tenant.id, name: tenant.name, operator: tenant.operator, created_ms: tenant.created_ms })
     }
 
     /// All tenants by name for a platform admin; the caller's own for everybody else.
     pub fn tenants(&self, principal: &Principal) -> Vec<TenantInfo> {
         let routing = self.routing.load();
-        let is_shown = |tenant: &&std::sync::Arc<RoutedTenant>| {
-            principal.role == Role::PlatformAdmin || tenant.id == principal.tenant
-        };
+        let is_shown =
+            |tenant: &&Arc<RoutedTenant>| principal.role == Role::PlatformAdmin || tenant.id == principal.tenant;
         let mut tenants: Vec<TenantInfo> =
             routing.tenants.values().filter(is_shown).map(|tenant| info(tenant)).collect();
         tenants.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -43,14 +49,14 @@ impl Server {
     ///
     /// # Errors
     /// 403 for other roles, 404 for a tenant there is not, 409 for the operator's own.
-    pub async fn delete_tenant(&self, principal: &Principal, name: &TenantName) -> Result<(), ServiceError> {
+    pub async fn delete_tenant(self: &Arc<Self>, principal: &Principal, name: &TenantName) -> Result<(), ServiceError> {
         auth::platform_admin(principal)?;
         let tenant = auth::administered(&self.routing.load(), principal, name).map(|tenant| info(tenant))?;
         if tenant.operator {
             return Err(ServiceError::new(ErrorCode::Conflict, "the operator's own tenant cannot be deleted"));
         }
-        self.store.delete_tenant(tenant.id).await.map_err(storage)?;
-        self.refresh().await
+        let store = self.store.clone();
+        self.write(async move { store.delete_tenant(tenant.id).await.map_err(storage) }).await
     }
 }
 

@@ -1,9 +1,10 @@
 //! Versions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_store::{NewModel, StoredFile, Version, VersionState as StoredState};
-use tenantry_types::{ModelName, ServiceError, TenantName};
+use tenantry_store::{NewModel, Store, StoredFile, Version, VersionState as StoredState};
+use tenantry_types::{ModelName, ServiceError, TenantId, TenantName};
 use tokio::time::Instant;
 
 use super::{FileInfo, NewVersion, Residency, VersionInfo, VersionState};
@@ -22,7 +23,7 @@ impl Server {
     /// 403 for a role that may not, 404 for another tenant or an artefact it did not upload, 400 for an archive or text
     /// that is not accepted.
     pub async fn create_version(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
@@ -34,34 +35,8 @@ impl Server {
             (tenant.id, tenant.load.begin_upload(&self.limits)?)
         };
         let files = self.files_of(tenant, new.artefact, &new.filename, permit).await?;
-        let now_ms = unix_ms();
-        let fresh = NewModel {
-            framework: new.framework.clone().unwrap_or_default(),
-            dependencies: new.dependencies.clone().unwrap_or_default(),
-            ..NewModel::default()
-        };
-        let stored = self.store.create_model(tenant, model, fresh, now_ms).await.map_err(storage)?;
-        let update = tenantry_store::ModelUpdate {
-            framework: new.framework.filter(|framework| *framework != stored.framework),
-            dependencies: new.dependencies.filter(|dependencies| *dependencies != stored.dependencies),
-            ..Default::default()
-        };
-        if update != tenantry_store::ModelUpdate::default() {
-            self.store.update_model(stored.id, update, now_ms).await.map_err(storage)?;
-        }
-        let version = tenantry_store::NewVersion {
-            files,
-            description: new.description,
-            tags: new.tags,
-            quality: new.quality,
-            settings: new.settings,
-        };
-        let version = self.store.create_version(stored.id, version, now_ms).await.map_err(storage)?;
-        if !new.deploy {
-            // Before anybody can see the version, and so before its registration can end.
-            self.deploying.refuse(version.id);
-        }
-        self.refresh().await?;
+        let (store, name) = (self.store.clone(), model.clone());
+        let version = self.write(async move { create(&store, tenant, &name, files, new).await }).await?;
         let routed = self.administered_model(principal, owner, model)?;
         Ok(self.version_info(&routed, version))
     }
@@ -113,16 +88,19 @@ impl Server {
     /// # Errors
     /// 403 for a role that may not, 404 for what there is not, 409 while the deployment or an alias names it.
     pub async fn delete_version(
-        &self,
+        self: &Arc<Self>,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
         number: u32,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let version = self.store.version_by_number(routed.id, number).await.map_err(storage)?;
-        self.store.delete_version(version.id).await.map_err(storage)?;
-        self.refresh().await
+        let store = self.store.clone();
+        let delete = async move {
+            let version = store.version_by_number(routed.id, number).await.map_err(storage)?;
+            store.delete_version(version.id).await.map_err(storage)
+        };
+        self.write(delete).await
     }
 
     fn version_info(&self, model: &RoutedModel, version: Version) -> VersionInfo {
@@ -158,4 +136,38 @@ impl Server {
             },
         }
     }
+}
+
+/// The model, where there is none of that name, and its next version.
+async fn create(
+    store: &Store,
+    owner: TenantId,
+    model: &ModelName,
+    files: Vec<StoredFile>,
+    new: NewVersion,
+) -> Result<Version, ServiceError> {
+    let now_ms = unix_ms();
+    let fresh = NewModel {
+        framework: new.framework.clone().unwrap_or_default(),
+        dependencies: new.dependencies.clone().unwrap_or_default(),
+        ..NewModel::default()
+    };
+    let stored = store.create_model(owner, model, fresh, now_ms).await.map_err(storage)?;
+    let update = tenantry_store::ModelUpdate {
+        framework: new.framework.filter(|framework| *framework != stored.framework),
+        dependencies: new.dependencies.filter(|dependencies| *dependencies != stored.dependencies),
+        ..Default::default()
+    };
+    if update != tenantry_store::ModelUpdate::default() {
+        store.update_model(stored.id, update, now_ms).await.map_err(storage)?;
+    }
+    let version = tenantry_store::NewVersion {
+        files,
+        description: new.description,
+        tags: new.tags,
+        quality: new.quality,
+        settings: new.settings,
+        deploy: new.deploy,
+    };
+    store.create_version(stored.id, version, now_ms).await.map_err(storage)
 }

@@ -12,19 +12,6 @@ fn what_is_left_to_register_is_found_in_the_table_oldest_first() {
 }
 
 #[test]
-fn after_a_restart_only_models_without_a_deployed_version_move() {
-    let world = World::new().model(1, 2, "serving", Sharing::Private, "rg").model(2, 2, "fresh", Sharing::Private, "g");
-    let deploying = Deploying::after_start(&world.routing());
-    assert!(!deploying.is_wanted(version_id(1, 2)));
-    assert!(deploying.is_wanted(version_id(2, 1)));
-    assert!(deploying.is_wanted(version_id(9, 9)), "a version created later is deployed unless its owner says no");
-    deploying.refuse(version_id(9, 9));
-    assert!(!deploying.is_wanted(version_id(9, 9)));
-    deploying.forget(version_id(9, 9));
-    assert!(deploying.is_wanted(version_id(9, 9)));
-}
-
-#[test]
 fn an_honest_claim_passes_unchanged() {
     assert_eq!(checked(registration()), Ok(registration()));
 }

@@ -4,10 +4,10 @@ use std::io::{Cursor, Read as _, Write as _};
 
 use bytes::Bytes;
 use tenantry_store::limits::{MAX_UPLOADS, UNREFERENCED_MS};
-use tenantry_store::{NewVersion, ReadError, Store, Swept, Thing, UploadError};
+use tenantry_store::{Model, NewVersion, Optimised, ReadError, Store, Swept, Thing, UploadError, WriteError};
 use tenantry_types::{Digest, TenantId};
 
-use crate::support::{Shared, file, model, optimised, registration, tenant, upload, version};
+use crate::support::{Shared, file, model, optimised, registration, tenant, upload, version, version_with};
 
 async fn read(store: &Store, owner: TenantId, digest: Digest) -> Vec<u8> {
     let mut data = Vec::new();
@@ -78,12 +78,12 @@ pub(crate) async fn go_with_the_last_version_that_refers_to_them(backend: Shared
     let (_place, store) = backend.store().await;
     let (acme, globex) = (tenant(&store, "acme").await, tenant(&store, "globex").await);
     let (mine, theirs) = (model(&store, acme.id, "m").await, model(&store, globex.id, "m").await);
-    let first = version(&store, &mine, b"same").await;
-    let second = version(&store, &mine, b"same").await;
+    let first = version_with(&store, &mine, b"same", false).await;
+    let second = version_with(&store, &mine, b"same", false).await;
     version(&store, &theirs, b"same").await;
     let form = optimised(&store, acme.id, "k", b"form").await;
     for version in [&first, &second] {
-        store.finish_version(version.id, &registration("x"), Some(&form), false).await.unwrap();
+        store.finish_version(version.id, &registration("x"), Some(&form)).await.unwrap();
     }
     let digest = Digest::of(b"same");
     let open = store.open_artefact(acme.id, digest).await.unwrap();
@@ -104,7 +104,7 @@ pub(crate) async fn nothing_refers_to_are_swept_after_a_day(backend: Shared) {
     let mine = model(&store, acme.id, "m").await;
     let used = version(&store, &mine, b"used").await;
     let form = optimised(&store, acme.id, "k", b"used form").await;
-    store.finish_version(used.id, &registration("x"), Some(&form), true).await.unwrap();
+    store.finish_version(used.id, &registration("x"), Some(&form)).await.unwrap();
     let unused = upload(&store, acme.id, b"unused").await;
     optimised(&store, acme.id, "k", b"unused form").await;
     let foreign_folder = place.config.data_dir.join("artefacts/notes");
@@ -143,6 +143,48 @@ pub(crate) async fn optimised_forms_never_replace_each_other(backend: Shared) {
         assert_eq!((form.digest, form.bytes), (Digest::of(data.as_bytes()), data.len() as u64));
     }
     assert!(store.open_optimised(globex.id, &one).await.is_err());
+}
+
+pub(crate) async fn optimised_forms_of_one_key_are_kept_once(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let (acme, globex) = (tenant(&store, "acme").await, tenant(&store, "globex").await);
+    let (one, two) = (model(&store, acme.id, "one").await, model(&store, acme.id, "two").await);
+    let theirs = model(&store, globex.id, "one").await;
+    let finish = async |model: &Model, key: &str, data: &[u8]| {
+        let created = version_with(&store, model, b"same", false).await;
+        let form = optimised(&store, model.owner, key, data).await;
+        store.finish_version(created.id, &registration("x"), Some(&form)).await.unwrap()
+    };
+    let kept = |owner: TenantId| {
+        let prefix = format!("optimised/{owner}/");
+        place.files().iter().filter(|file| file.starts_with(&prefix)).count()
+    };
+    let first = finish(&one, "k", b"form").await;
+    let second = finish(&two, "k", b"the same, written otherwise").await;
+    let third = finish(&one, "another key", b"form").await;
+    let foreign = finish(&theirs, "k", b"of another owner").await;
+    let form = first.optimised.clone().unwrap();
+    assert_eq!(form.digest, Digest::of(b"form"));
+    assert_eq!(second.optimised.as_ref(), Some(&form));
+    assert_eq!(store.version(second.id).await.unwrap(), second);
+    assert_eq!(third.optimised.unwrap().key, "another key");
+    assert_eq!(foreign.optimised.unwrap().digest, Digest::of(b"of another owner"));
+    assert_eq!((kept(acme.id), kept(globex.id)), (2, 1));
+
+    store.delete_version(first.id).await.unwrap();
+    let mut found = String::new();
+    store.open_optimised(acme.id, &form).await.unwrap().read_to_string(&mut found).unwrap();
+    assert_eq!(found, "form");
+    // One that is lost is not handed on, and one that is not there is not named.
+    let lost = place.config.data_dir.join(format!("optimised/{}/{}/{}", acme.id, Digest::of(b"k"), form.digest));
+    std::fs::remove_file(&lost).unwrap();
+    let fourth = finish(&one, "k", b"made again").await;
+    assert_eq!(fourth.optimised.unwrap().digest, Digest::of(b"made again"));
+    let fifth = version(&store, &one, b"same").await;
+    let nowhere = Optimised { key: "nowhere".to_owned(), ..form };
+    let refused = store.finish_version(fifth.id, &registration("x"), Some(&nowhere)).await.unwrap_err();
+    assert!(matches!(refused, WriteError::NotFound(Thing::Artefact)), "{refused:?}");
+    assert_eq!(store.version(fifth.id).await.unwrap(), fifth);
 }
 
 pub(crate) async fn uploads_are_bounded(backend: Shared) {

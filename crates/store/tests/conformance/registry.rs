@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tenantry_store::limits::DEFAULT_IDLE_AFTER_MS;
 use tenantry_store::{
-    Deployment, DeploymentChange, ModelUpdate, NewModel, NewVersion, ReadError, Sharing, StoredFile, Thing,
+    Deployment, DeploymentChange, ModelUpdate, NewModel, NewVersion, ReadError, Sharing, Store, StoredFile, Thing,
     VersionState, WriteError,
 };
 use tenantry_types::model::{Optimization, VersionSettings};
 use tenantry_types::{Digest, ModelId, TenantId, VersionId};
 
-use crate::support::{Shared, file, model, optimised, pairs, ready, registration, tenant, upload, version};
+use crate::support::{
+    Shared, file, model, optimised, pairs, ready, registration, tenant, upload, version, version_with,
+};
 
 fn deploy(version: u32) -> DeploymentChange {
     DeploymentChange { version: Some(version), min_replicas: 0, max_replicas: 1, idle_after_ms: None }
@@ -115,6 +117,7 @@ pub(crate) async fn a_version_is_registered_or_refused_once(backend: Shared) {
             disabled_optimizers: vec!["QDQFusion".to_owned()],
             ..VersionSettings::default()
         },
+        deploy: true,
     };
     let created = store.create_version(mine.id, new.clone(), 30).await.unwrap();
     assert_eq!((created.number, &created.state), (1, &VersionState::Registering));
@@ -123,7 +126,7 @@ pub(crate) async fn a_version_is_registered_or_refused_once(backend: Shared) {
     assert_eq!(store.version_by_number(mine.id, 1).await.unwrap(), created);
 
     let form = optimised(&store, acme.id, "graph+1.0+avx2", b"fast").await;
-    let finished = store.finish_version(created.id, &registration("ids"), Some(&form), true).await.unwrap();
+    let finished = store.finish_version(created.id, &registration("ids"), Some(&form)).await.unwrap();
     assert_eq!(finished.state, VersionState::Ready);
     assert_eq!(finished.registration, Some(registration("ids")));
     assert_eq!(finished.optimised, Some(form));
@@ -132,7 +135,7 @@ pub(crate) async fn a_version_is_registered_or_refused_once(backend: Shared) {
     assert_eq!((deployment.generation, deployment.version, deployment.previous), (1, Some(1), None));
 
     for late in [
-        store.finish_version(created.id, &registration("other"), None, true).await,
+        store.finish_version(created.id, &registration("other"), None).await,
         store.refuse_version(created.id, "late").await,
     ] {
         assert!(matches!(late, Err(WriteError::WrongState(_))), "{late:?}");
@@ -263,13 +266,31 @@ pub(crate) async fn a_late_registration_does_not_displace_a_newer_version(backen
     let mine = model(&store, acme.id, "m").await;
     let slow = version(&store, &mine, b"slow").await;
     let fast = version(&store, &mine, b"fast").await;
-    let shy = version(&store, &mine, b"shy").await;
-    store.finish_version(fast.id, &registration("x"), None, true).await.unwrap();
-    store.finish_version(slow.id, &registration("x"), None, true).await.unwrap();
-    store.finish_version(shy.id, &registration("x"), None, false).await.unwrap();
+    store.finish_version(fast.id, &registration("x"), None).await.unwrap();
+    store.finish_version(slow.id, &registration("x"), None).await.unwrap();
     assert_eq!(store.version(slow.id).await.unwrap().state, VersionState::Ready);
     let deployment = store.deployment(mine.id).await.unwrap();
     assert_eq!((deployment.generation, deployment.version), (1, Some(fast.number)));
+}
+
+pub(crate) async fn only_versions_made_to_be_deployed_are(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let acme = tenant(&store, "acme").await;
+    let mine = model(&store, acme.id, "m").await;
+    let shy = version_with(&store, &mine, b"shy", false).await;
+    let bold = version_with(&store, &mine, b"bold", true).await;
+    let late = version_with(&store, &mine, b"late", false).await;
+    assert_eq!((shy.deploy, bold.deploy), (false, true));
+    // The wish survives whoever took it.
+    drop(store);
+    let store = Store::open(&place.config).await.unwrap();
+    let deployed = async || store.deployment(mine.id).await.unwrap().version;
+    for (version, expected) in [(&shy, None), (&bold, Some(bold.number)), (&late, Some(bold.number))] {
+        assert_eq!(store.version(version.id).await.unwrap(), *version);
+        let finished = store.finish_version(version.id, &registration("x"), None).await.unwrap();
+        assert_eq!((finished.deploy, finished.state), (version.deploy, VersionState::Ready));
+        assert_eq!(deployed().await, expected);
+    }
 }
 
 pub(crate) async fn aliases_move_and_protect_what_they_name(backend: Shared) {
@@ -321,7 +342,7 @@ pub(crate) async fn deleting_a_model_removes_all_of_it(backend: Shared) {
     ready(&store, &gone, b"shared bytes").await;
     let second = version(&store, &gone, b"own bytes").await;
     let form = optimised(&store, acme.id, "k", b"form").await;
-    store.finish_version(second.id, &registration("x"), Some(&form), true).await.unwrap();
+    store.finish_version(second.id, &registration("x"), Some(&form)).await.unwrap();
     store.set_alias(gone.id, &"stable".parse().unwrap(), 1).await.unwrap();
 
     store.delete_model(gone.id).await.unwrap();

@@ -37,7 +37,7 @@ pub(crate) async fn finds_words_whatever_their_case_and_place(backend: Shared) {
     };
     let version = store.create_version(minilm.id, new, 2).await.unwrap();
     assert_eq!(find(&store, acme.id, "attention_mask").await, [""; 0]);
-    store.finish_version(version.id, &registration("attention_mask"), None, true).await.unwrap();
+    store.finish_version(version.id, &registration("attention_mask"), None).await.unwrap();
 
     let everywhere = [
         "minilm",

@@ -1,8 +1,9 @@
 //! Tenants and their keys.
 
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tenantry_store::limits::MAX_KEYS_PER_TENANT;
 use tenantry_store::{KeySecret, ReadError, Role, Thing, WriteError};
-use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId};
+use tenantry_types::{Digest, ErrorCode, KeyId, ServiceError, TenantId};
 
 use crate::support::{Shared, model, optimised, ready, registration, tenant, upload, version};
 
@@ -39,7 +40,7 @@ pub(crate) async fn take_everything_with_them_when_deleted(backend: Shared) {
     let mine = model(&store, gone.id, "m").await;
     let first = version(&store, &mine, b"kept").await;
     let form = optimised(&store, gone.id, "key", b"optimised").await;
-    store.finish_version(first.id, &registration("x"), Some(&form), true).await.unwrap();
+    store.finish_version(first.id, &registration("x"), Some(&form)).await.unwrap();
     store.set_alias(mine.id, &"stable".parse().unwrap(), 1).await.unwrap();
     upload(&store, gone.id, b"never used").await;
     assert_eq!(place.files().len(), files_before.len() + 3);
@@ -90,14 +91,22 @@ pub(crate) async fn keys_open_by_their_secret_until_revoked_or_expired(backend: 
 }
 
 pub(crate) async fn keys_are_bounded_and_dead_ones_make_room(backend: Shared) {
-    let (_place, store) = backend.store().await;
+    let (place, store) = backend.store().await;
     let acme = tenant(&store, "acme").await;
-    let mut keys = Vec::new();
-    for now_ms in (1_i64..).take(MAX_KEYS_PER_TENANT) {
-        // One in the middle expires.
-        let expires_ms = (now_ms == 500).then_some(5_000);
-        keys.push(store.create_key(acme.id, Role::Invoker, "", expires_ms, now_ms).await.unwrap().0);
-    }
+    // All but one beside the store, at once: a thousand commits would only take time. One in the middle expires.
+    let rows: Vec<String> = (1_u64..MAX_KEYS_PER_TENANT as u64)
+        .map(|at| {
+            let (id, secret) = (KeyId::from_parts(at, [0; 10]), Digest::of(&at.to_be_bytes()));
+            let expires_ms = if at == 500 { "5000" } else { "NULL" };
+            format!("('{id}', '{}', 'invoker', '', '{secret}', {at}, {expires_ms}, NULL)", acme.id)
+        })
+        .collect();
+    let mut raw = AnyConnection::connect(&place.raw_url()).await.unwrap();
+    raw.execute(AssertSqlSafe(format!("INSERT INTO api_keys VALUES {}", rows.join(", ")))).await.unwrap();
+    raw.close().await.unwrap();
+    store.create_key(acme.id, Role::Invoker, "", None, 1_000).await.unwrap();
+    let keys = store.keys(acme.id).await.unwrap();
+    assert_eq!(keys.len(), MAX_KEYS_PER_TENANT);
     let refused = store.create_key(acme.id, Role::Invoker, "", None, 4_999).await.unwrap_err();
     assert!(matches!(refused, WriteError::LimitReached { limit: MAX_KEYS_PER_TENANT, .. }), "{refused:?}");
     store.create_key(acme.id, Role::Invoker, "", None, 5_000).await.unwrap();

@@ -25,17 +25,21 @@ pub(crate) fn file(name: &str, artefact: Artefact) -> StoredFile {
     StoredFile { name: name.to_owned(), digest: artefact.digest, bytes: artefact.bytes }
 }
 
-/// A registering version of one file with these bytes.
+/// A registering version of one file with these bytes, to be deployed.
 pub(crate) async fn version(store: &Store, model: &Model, data: &[u8]) -> Version {
+    version_with(store, model, data, true).await
+}
+
+pub(crate) async fn version_with(store: &Store, model: &Model, data: &[u8], deploy: bool) -> Version {
     let artefact = upload(store, model.owner, data).await;
-    let new = NewVersion { files: vec![file("model.onnx", artefact)], ..NewVersion::default() };
+    let new = NewVersion { files: vec![file("model.onnx", artefact)], deploy, ..NewVersion::default() };
     store.create_version(model.id, new, 3).await.unwrap()
 }
 
 /// A ready and deployed version.
 pub(crate) async fn ready(store: &Store, model: &Model, data: &[u8]) -> Version {
     let version = version(store, model, data).await;
-    store.finish_version(version.id, &registration("x"), None, true).await.unwrap()
+    store.finish_version(version.id, &registration("x"), None).await.unwrap()
 }
 
 pub(crate) async fn optimised(store: &Store, owner: TenantId, key: &str, data: &[u8]) -> Optimised {
