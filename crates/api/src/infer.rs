@@ -22,6 +22,9 @@ const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-cont
 /// How long the client will wait, milliseconds from arrival.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
+/// How much longer a tensor is as JSON than in memory, at most, for the types that are common.
+const JSON_GROWTH: usize = 4;
+
 /// What an infer call needs besides its request.
 pub(crate) struct Call {
     pub(crate) principal: Principal,
@@ -54,12 +57,18 @@ pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<Incoming>) -
         (Some(parameter), Some(header)) => Some(parameter.min(header)),
         (parameter, header) => parameter.or(header),
     };
-    let inferred = edge.server.infer(&call.principal, permit, call.id, infer).await?;
+    let inferred = edge.server.infer(&call.principal, &permit, call.id, infer).await?;
 
     let response = inferred.response;
-    let is_long = json_bytes(&response, &reply) > LONG_JSON_BYTES;
+    let json_bytes = json_bytes(&response, &reply);
+    let is_long = json_bytes > LONG_JSON_BYTES;
+    let output_bytes: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
+    // The outputs and what they become are held until the client has read them, and count until then.
+    permit.hold(output_bytes.saturating_add(json_bytes.saturating_mul(JSON_GROWTH)) as u64)?;
     let id = call.id;
-    edge.pool.run(is_long, move || encode(&response, &reply, accepted, id)).await?
+    let mut reply = edge.pool.run(is_long, move || encode(&response, &reply, accepted, id)).await??;
+    reply.body_mut().keep(permit);
+    Ok(reply)
 }
 
 /// The part of the work that may be long: inflating and decoding.

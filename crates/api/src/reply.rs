@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 use smallvec::SmallVec;
+use tenantry_server::Permit;
 use tenantry_types::{ErrorCode, Payload, RequestId, ServiceError};
 
 /// The response header with the request's id.
@@ -26,9 +27,18 @@ pub(crate) type Reply = Response<ReplyBody>;
 /// A response's body.
 pub(crate) enum ReplyBody {
     /// Buffers, all here.
-    Chain { parts: smallvec::IntoIter<[Bytes; 2]>, left: u64 },
+    Chain { parts: smallvec::IntoIter<[Bytes; 2]>, left: u64, permit: Option<Permit> },
     /// What the admin router made.
     Admin(axum::body::Body),
+}
+
+impl ReplyBody {
+    /// Keeps a request's permit until the body is sent or given up.
+    pub(crate) fn keep(&mut self, kept: Permit) {
+        if let Self::Chain { permit, .. } = self {
+            *permit = Some(kept);
+        }
+    }
 }
 
 impl From<Bytes> for ReplyBody {
@@ -40,7 +50,7 @@ impl From<Bytes> for ReplyBody {
 impl From<Payload> for ReplyBody {
     fn from(payload: Payload) -> Self {
         let parts: SmallVec<[Bytes; 2]> = payload.parts().iter().cloned().collect();
-        Self::Chain { parts: parts.into_iter(), left: payload.len() as u64 }
+        Self::Chain { parts: parts.into_iter(), left: payload.len() as u64, permit: None }
     }
 }
 
@@ -53,7 +63,7 @@ impl Body for ReplyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match &mut *self {
-            Self::Chain { parts, left } => {
+            Self::Chain { parts, left, .. } => {
                 let part = parts.next();
                 *left -= part.as_ref().map_or(0, |part| part.len() as u64);
                 Poll::Ready(part.map(|part| Ok(Frame::data(part))))

@@ -61,8 +61,17 @@ pub(crate) fn check(status: sys::OrtStatusPtr) -> Result<(), Failure> {
         let code = (api().GetErrorCode)(status.as_ptr());
         let text = CStr::from_ptr((api().GetErrorMessage)(status.as_ptr())).to_string_lossy().into_owned();
         (api().ReleaseStatus)(status.as_ptr());
-        Err(Failure { code, text: sanitise(&text, MAX_ENGINE_MESSAGE_CHARS) })
+        Err(Failure { code, text: sanitise(without_source(&text), MAX_ENGINE_MESSAGE_CHARS) })
     }
+}
+
+/// The text without the place in the runtime's own source it may begin with
+/// (`/build/onnxruntime/core/x.cc:12 Signature(...) condition was false. What it means`), which tells a client nothing.
+fn without_source(text: &str) -> &str {
+    let Some((_, after)) = text.split_once(".cc:").or_else(|| text.split_once(".h:")) else { return text };
+    // The signature that follows has parentheses; what is meant comes after its last one or after the condition.
+    let meant = after.rsplit_once(" was false. ").or_else(|| after.rsplit_once(") ")).map_or("", |(_, meant)| meant);
+    if meant.trim().is_empty() { "the runtime refused it" } else { meant.trim() }
 }
 
 /// An object of the C API, released on drop.
@@ -104,5 +113,19 @@ impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         // SAFETY: the object is ours by construction and is not used after this.
         unsafe { (self.release)(self.object.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_source;
+
+    #[test]
+    fn places_in_the_runtimes_source_are_left_out() {
+        let text = "/onnxruntime_src/onnxruntime/core/framework/op_kernel.cc:87 virtual OrtValue* onnxruntime::F::Output(int, const Shape&) status.IsOK() was false. tensor size overflow";
+        assert_eq!(without_source(text), "tensor size overflow");
+        let bare = "/src/a.cc:87 void f(int)";
+        assert_eq!(without_source(bare), "the runtime refused it");
+        assert_eq!(without_source("Load model failed: no graph"), "Load model failed: no graph");
     }
 }

@@ -70,7 +70,7 @@ pub struct ModelSummary {
 /// end was cancelled by its client.
 struct Attempt<'a> {
     server: &'a Server,
-    permit: Permit,
+    permit: &'a Permit,
     flow: Option<Arc<FlowMetrics>>,
     ended: bool,
 }
@@ -107,7 +107,7 @@ impl Server {
     pub async fn infer(
         &self,
         principal: &Principal,
-        permit: Permit,
+        permit: &Permit,
         request: RequestId,
         infer: InferRequest,
     ) -> Result<Inferred, ServiceError> {

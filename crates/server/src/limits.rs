@@ -130,11 +130,19 @@ impl Permit {
     /// 413 beyond the largest body, 429 beyond the tenant's bytes in flight, 503 beyond the server's.
     pub fn grow(&mut self, bytes: u64) -> Result<(), ServiceError> {
         check_body(&self.limits, self.body_bytes.saturating_add(bytes))?;
+        self.hold(bytes)
+    }
+
+    /// Counts the bytes of an answer, which stay in memory until the client has read them, along with the body's.
+    ///
+    /// # Errors
+    /// 429 beyond the tenant's bytes in flight, 503 beyond the server's.
+    pub fn hold(&mut self, bytes: u64) -> Result<(), ServiceError> {
         if !take_bytes(&self.tenant.body_bytes, bytes, self.limits.tenant_max_bodies_bytes) {
             return Err(ServiceError::new(
                 ErrorCode::ResourceExhausted,
                 format!(
-                    "the bodies of this tenant's requests in flight reach its limit of {} bytes; try again later",
+                    "the bodies and answers of this tenant's requests in flight reach its limit of {} bytes; try again later",
                     self.limits.tenant_max_bodies_bytes
                 ),
             )
@@ -144,7 +152,7 @@ impl Permit {
             self.tenant.body_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(ServiceError::new(
                 ErrorCode::Unavailable,
-                "the server holds as many request bodies as it may; try again later",
+                "the server holds as many bodies and answers as it may; try again later",
             )
             .retry_after(self.tenant.retry_after()));
         }

@@ -427,7 +427,7 @@ async fn deadlines_and_limits_are_refused_by_the_table() {
     // A client that goes away: its place is free at once, and it is counted as cancelled.
     let permit = world.server.admit(&acme, None).unwrap();
     let endless = request("count", vec![integers("count", &[], &[i64::MAX])]);
-    let answer = world.server.infer(&acme, permit, world.server.new_request_id(), endless);
+    let answer = world.server.infer(&acme, &permit, world.server.new_request_id(), endless);
     assert!(answer.now_or_never().is_none());
     assert!(world.server.admit(&acme, None).is_ok());
     let metrics = world.server.metrics_text();
@@ -445,7 +445,7 @@ async fn the_reconciler_keeps_the_minimum_and_unloads_what_idles() {
     let acme = world.tenant("acme").await;
     world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
     world.deploy(&acme, "net", |change| change.min_replicas = 1).await;
-    let ready = |node: &tenantry_node::Node| {
+    let ready = |node: &Arc<tenantry_node::Node>| {
         node.observe().replicas.iter().any(|replica| replica.state == ReplicaState::Ready).then_some(())
     };
     world.until("replica without any request", ready).await;
@@ -471,7 +471,7 @@ async fn a_drain_ends_what_runs_and_refuses_what_comes() {
     let running = {
         let (server, acme): (Arc<Server>, _) = (Arc::clone(&world.server), acme.clone());
         let request = server.new_request_id();
-        let mut answer = Box::pin(async move { server.infer(&acme, permit, request, cold).await });
+        let mut answer = Box::pin(async move { server.infer(&acme, &permit, request, cold).await });
         assert!((&mut answer).now_or_never().is_none());
         tokio::spawn(answer)
     };

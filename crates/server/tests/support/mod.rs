@@ -145,7 +145,7 @@ impl World {
 
     pub(crate) async fn infer(&self, caller: &Principal, request: InferRequest) -> Result<Inferred, ServiceError> {
         let permit = self.server.admit(caller, Some(request.data_bytes() as u64))?;
-        let answer = self.server.infer(caller, permit, self.server.new_request_id(), request);
+        let answer = self.server.infer(caller, &permit, self.server.new_request_id(), request);
         tokio::time::timeout(PATIENCE, answer).await.expect("no answer")
     }
 
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Waits until the node looks as wanted.
-    pub(crate) async fn until<T>(&self, what: &str, mut done: impl FnMut(&Node) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, mut done: impl FnMut(&Arc<Node>) -> Option<T>) -> T {
         let mut changes = self.node.changes();
         let wait = async {
             loop {
