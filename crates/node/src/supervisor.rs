@@ -97,6 +97,11 @@ impl Fleet {
         self.workers.get(&id).map(|record| Arc::clone(&record.worker))
     }
 
+    /// Whether a worker has not said yet that it is ready.
+    pub(crate) fn is_coming(&self, id: WorkerId) -> bool {
+        self.workers.get(&id).is_some_and(|record| record.state == Stage::Coming)
+    }
+
     /// False if the worker is not waiting to become ready.
     pub(crate) fn mark_ready(&mut self, id: WorkerId) -> bool {
         let Some(record) = self.workers.get_mut(&id) else { return false };
@@ -360,7 +365,7 @@ impl Node {
         let channel = Arc::new(Channel::new(ours));
         channel.set_nonblocking(true)?;
         worker.attach(process, Arc::clone(&channel));
-        crate::stderr::relay(worker.id, reader);
+        crate::stderr::relay(Arc::clone(self), worker.id, reader);
         let early = {
             let mut fleet = self.fleet.lock();
             if fleet.spawner_generation == generation {

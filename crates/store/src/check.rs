@@ -90,6 +90,15 @@ pub(crate) fn version(version: &NewVersion) -> Checked {
     }
     how_many("disabled optimizers", version.settings.disabled_optimizers.len())?;
     version.settings.disabled_optimizers.iter().try_for_each(|name| word("name of an optimizer", name))?;
+    let settings = &version.settings;
+    let zero = [
+        ("max_batch", settings.max_batch == Some(0)),
+        ("max_run_ms", settings.max_run_ms == Some(0)),
+        ("threads", settings.threads == Some(0)),
+    ];
+    if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
+        return invalid(format!("the setting `{name}` is 0; leave it out to have it chosen, or give at least 1"));
+    }
     if version.files.is_empty() || version.files.len() > MAX_ARCHIVE_FILES {
         return invalid(format!("a version has 1 to {MAX_ARCHIVE_FILES} files"));
     }
