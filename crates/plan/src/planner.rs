@@ -21,7 +21,7 @@ use crate::state::{
     ReplicaState, Step, WorkerState,
 };
 
-/// When a replica that must go but has work is looked at again.
+/// When a replica that is to go but has work is looked at again, at the soonest.
 const BUSY_RECHECK: Duration = Duration::from_secs(1);
 
 /// A version in a domain: the unit that has replicas.
@@ -360,7 +360,7 @@ impl<'a> Planner<'a> {
                 let Count { present, aim } =
                     self.counts.get(&(replica.domain, replica.version)).copied().unwrap_or_default();
                 let patience = match self.wishes.get(&replica.version).filter(|wish| wish.allows(&replica.domain)) {
-                    Some(wish) if present <= wish.max && present > aim => wish.idle_after?,
+                    Some(wish) if present <= wish.max && present > aim => wish.idle_after?.max(BUSY_RECHECK),
                     Some(wish) if present <= wish.max => return None,
                     Some(_) | None => BUSY_RECHECK,
                 };
