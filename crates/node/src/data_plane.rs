@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tenantry_jail::Spawner;
-use tenantry_sched::{Batching, Decision, Event, Place, RejectReason, Scheduler, Task, TaskKind};
+use tenantry_sched::{Batching, Decision, Event, Outcome, Place, RejectReason, Scheduler, Task, TaskKind};
 use tenantry_types::{
     BatchId, MonotonicTime, PlacementId, ReplicaId, Signature, TaskId, Tensor, TrustDomain, VersionId, WorkerId,
 };
@@ -68,6 +68,8 @@ pub(crate) enum Entry {
 impl Node {
     pub(crate) fn new(config: NodeConfig, spawner: Spawner) -> Self {
         let scheduler = Scheduler::new(tenantry_sched::SchedulerConfig {
+            policy: tenantry_sched::Policy::Fifo,
+            tuning: tenantry_sched::Tuning::CPU,
             max_queued_tasks: config.max_queued_tasks,
             max_queued_bytes: config.max_queued_bytes,
             max_queued_tasks_per_tenant: config.max_queued_tasks_per_tenant,
@@ -155,14 +157,17 @@ impl Node {
             id: task_id,
             tenant: submission.tenant,
             deployment: Some(submission.deployment),
+            key: None,
             place: Place::Placement(placement.id),
             rows,
             shape,
             bytes: inputs.iter().map(|tensor| tensor.data.len() as u64).sum(),
+            bucket: tenantry_sched::bucket_of(elements_per_row(&inputs, rows)),
             cost: spec.cost.saturating_mul(rows.max(1)),
             run_limit: spec.run_limit,
             deadline: submission.deadline,
             kind: TaskKind::Infer,
+            abortable: false,
         };
         let (sender, receiver) = oneshot::channel();
         placement.counters.submitted(now);
@@ -257,13 +262,18 @@ impl Node {
             Decision::Dispatch { batch, worker, replica, tasks, .. } => self.dispatch(batch, worker, replica, &tasks),
             Decision::Reject { task, reason, retry_after } => self.end_waiting(task, || match reason {
                 RejectReason::QueueFull => ServeError::QueueFull { retry_after },
-                RejectReason::TenantQueueFull => ServeError::TenantQueueFull { retry_after },
+                RejectReason::Overloaded => ServeError::QueueFull { retry_after },
+                RejectReason::ShareQueueFull
+                | RejectReason::DeviceTimeLimit
+                | RejectReason::TenantBacklog
+                | RejectReason::TenantQueueFull => ServeError::TenantQueueFull { retry_after },
                 RejectReason::WontMeetDeadline => ServeError::Expired,
                 RejectReason::UnknownPlace => ServeError::Gone,
             }),
             Decision::Expire { task } => self.end_waiting(task, || ServeError::Expired),
             Decision::Drop { task } => self.end_waiting(task, || ServeError::Gone),
-            Decision::Abort { batch } => self.abort(batch),
+            Decision::Suspend { .. } | Decision::Resume { .. } => {}
+            Decision::Abort { batch, .. } => self.abort(batch),
         }
     }
 
@@ -339,7 +349,7 @@ impl Node {
             }
             // Everybody in the batch was cancelled, or the worker is gone: the slot is free again, nothing was used.
             self.overdue.lock().remove(&batch);
-            self.push(Event::Done { batch, used: Duration::ZERO });
+            self.push(Event::Done { batch, used: Duration::ZERO, outcome: Outcome::NotRun });
         }
         // After `Done`: the scheduler takes a task back only once its batch has ended.
         if let Some(Unsent { members, alone, .. }) = unsent {
@@ -542,4 +552,10 @@ fn joint_rows(inputs: &[Tensor]) -> Option<u32> {
     let rows = *inputs.first()?.shape.first()?;
     let agree = inputs.iter().all(|tensor| tensor.shape.first() == Some(&rows));
     agree.then(|| u32::try_from(rows).ok()).flatten()
+}
+
+/// Elements in one row of all inputs together.
+fn elements_per_row(inputs: &[Tensor], rows: u32) -> u64 {
+    let elements = |tensor: &Tensor| tensor.shape.iter().copied().fold(1_u64, u64::saturating_mul);
+    inputs.iter().map(elements).fold(0, u64::saturating_add) / u64::from(rows.max(1))
 }

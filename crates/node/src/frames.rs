@@ -291,7 +291,7 @@ impl Node {
     ) -> Duration {
         let used = now.saturating_since(started);
         self.overdue.lock().remove(&batch);
-        self.push(Event::Done { batch, used });
+        self.push(Event::Done { batch, used, outcome: tenantry_sched::Outcome::Finished });
         used
     }
 }

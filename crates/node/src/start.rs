@@ -50,7 +50,8 @@ impl Node {
         let slots = config.slots;
         let node = Arc::new(Self::new(config, spawner));
         for slot in 0..slots.max(1) {
-            node.push(Event::SlotUp { slot: SlotId(u64::from(slot)) });
+            let slot = SlotId(u64::from(slot));
+            node.push(Event::SlotUp { slot, group: tenantry_sched::SlotGroup::default(), suspendable: false });
         }
         node.pump();
         tokio::spawn(Arc::clone(&node).keep_time());

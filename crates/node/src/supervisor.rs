@@ -239,14 +239,17 @@ impl Node {
             id: TaskId(self.next_id()),
             tenant: placement.domain.model_owner,
             deployment: None,
+            key: None,
             place: Place::Worker(worker),
             rows: 1,
             shape: 0,
             bytes: 0,
+            bucket: 0,
             cost: Duration::from_millis(100),
             run_limit: self.config.load_limit,
             deadline: None,
             kind: TaskKind::Load,
+            abortable: false,
         };
         self.enqueue(task, Entry::Load(Box::new(Load { replica, placement, model })));
         self.changed();

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tenantry_types::TenantId;
 
-use crate::RejectReason;
+use crate::{Rate, RejectReason};
 use crate::task::{Place, Task};
 
 /// Tasks that may wait for one worker. They do not count against the configured bounds, because the backlog of a model
@@ -18,9 +19,79 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// A finished batch moves the measured saving by one part in this many.
 const SAVING_MEMORY_BATCHES: u64 = 16;
 
+/// How it is chosen what runs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// By reservation, then by weight in measured device time.
+    #[default]
+    Fair,
+    /// The oldest task first.
+    Fifo,
+    /// One batch a tenant in turn.
+    RoundRobin,
+    /// The higher tier first, the oldest of a tier first.
+    StrictPriority,
+}
+
+impl Policy {
+    /// Every policy, the default one first.
+    pub const ALL: [Self; 4] = [Self::Fair, Self::Fifo, Self::RoundRobin, Self::StrictPriority];
+
+    /// As configuration and figures name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fair => "fair",
+            Self::Fifo => "fifo",
+            Self::RoundRobin => "round-robin",
+            Self::StrictPriority => "strict-priority",
+        }
+    }
+}
+
+/// The constants of the fair policy. The README beside this crate says what each one bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Q: the longest batch that is formed of several tasks.
+    pub quantum: Duration,
+    /// T: how far ahead of the others, in device time at weight 1, somebody may be served for an urgent deadline or to
+    /// fill a batch.
+    pub window: Duration,
+    /// A batch that is expected to end within this is not suspended.
+    pub suspend_after: Duration,
+    /// A best-effort batch that has been suspended for this long is ended, if that is allowed.
+    pub suspend_limit: Duration,
+    /// How long after the deadlines of all its tasks a batch is ended.
+    pub deadline_grace: Duration,
+    /// The reservation of the best-effort class on each slot.
+    pub best_effort_floor: Rate,
+}
+
+impl Tuning {
+    /// For slots on CPUs.
+    pub const CPU: Self = Self {
+        quantum: Duration::from_millis(20),
+        window: Duration::from_millis(100),
+        suspend_after: Duration::from_micros(250),
+        suspend_limit: Duration::from_secs(2),
+        deadline_grace: Duration::from_secs(1),
+        best_effort_floor: Rate::from_ppm(20_000),
+    };
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self::CPU
+    }
+}
+
 /// Bounds of everything that waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
+    /// How it is chosen what runs next.
+    pub policy: Policy,
+    /// The constants of the fair policy.
+    pub tuning: Tuning,
     /// Tasks that may wait for placements.
     pub max_queued_tasks: usize,
     /// Payload bytes that may wait for placements; at least one largest request, or that request is always refused.
@@ -161,7 +232,7 @@ mod tests {
     use super::*;
 
     fn backlog() -> Backlog {
-        Backlog::new(SchedulerConfig { max_queued_tasks: 1, max_queued_bytes: 1, max_queued_tasks_per_tenant: 1 })
+        Backlog::new(SchedulerConfig { policy: Policy::Fifo, tuning: Tuning::CPU, max_queued_tasks: 1, max_queued_bytes: 1, max_queued_tasks_per_tenant: 1 })
     }
 
     #[test]

@@ -2,21 +2,42 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
-use crate::{Batching, Task};
+use crate::{Batching, Policy, Share, SlotGroup, Subject, Task};
 
 /// The tasks of one batch, in arrival order.
 pub type BatchTasks = SmallVec<[TaskId; 8]>;
 
+/// By what the tasks of a batch divide its time: nanoseconds of predicted work, one for each task.
+pub type Weights = SmallVec<[u64; 8]>;
+
 /// What happened. An event that names something unknown is ignored, since events of a dying worker may cross.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
+    /// How to choose what runs next, from now on.
+    Policy {
+        /// The policy.
+        policy: Policy,
+    },
+    /// The settings of a node of the share tree changed; absent: the default ones again.
+    Share {
+        /// The node.
+        subject: Subject,
+        /// Its settings.
+        share: Option<Share>,
+    },
     /// The right to run one batch exists.
     SlotUp {
         /// The new slot.
         slot: SlotId,
+        /// Who may use it.
+        group: SlotGroup,
+        /// Whether a worker that runs on it can be suspended and resumed.
+        suspendable: bool,
     },
     /// The slot goes away; a batch on it still runs to its end.
     SlotDown {
@@ -80,14 +101,32 @@ pub enum Event {
     Done {
         /// The batch.
         batch: BatchId,
-        /// How long it held the slot, measured by the owner.
+        /// How long it held the slot, measured by the owner; time it was suspended is not in it.
         used: Duration,
+        /// How it ended.
+        outcome: Outcome,
     },
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ran to its end: what it used says what such batches cost.
+    Finished,
+    /// It failed, or its worker died; what it used says nothing.
+    Failed,
+    /// It was ended by [`Decision::Abort`]. If the cause was [`AbortCause::Preempted`], its tasks come back by
+    /// [`Event::Again`].
+    Aborted,
+    /// It never reached its worker.
+    NotRun,
 }
 
 /// What to do. Every task that became ready and is not cancelled while queued gets exactly one of
 /// `Reject`, `Dispatch`, `Expire`, `Drop`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The task is not taken.
     Reject {
@@ -108,10 +147,28 @@ pub enum Decision {
         worker: WorkerId,
         /// The replica it runs on; none for tasks pinned to the worker.
         replica: Option<ReplicaId>,
-        /// Its tasks, oldest first; never empty.
+        /// Its tasks; never empty. The first is the one it was made for.
         tasks: BatchTasks,
+        /// By what the tasks divide the time it uses, one for each: see [`split`](crate::split).
+        weights: Weights,
         /// The longest of its tasks' limits; after it comes `Abort`.
         run_limit: Duration,
+        /// Under which promise it runs.
+        phase: Phase,
+    },
+    /// Stop the worker's processes where they are; the batch keeps its worker, its slot goes to another batch.
+    Suspend {
+        /// The batch.
+        batch: BatchId,
+        /// Where it runs.
+        worker: WorkerId,
+    },
+    /// Let a suspended worker run on. A suspended batch that is done needs no such word: its owner resumes the worker.
+    Resume {
+        /// The batch.
+        batch: BatchId,
+        /// Where it runs.
+        worker: WorkerId,
     },
     /// The task's deadline passed while it was queued.
     Expire {
@@ -123,24 +180,74 @@ pub enum Decision {
         /// The task.
         task: TaskId,
     },
-    /// The batch ran past its limit: end its worker. Said once; slot and worker stay taken until [`Event::Done`].
+    /// End the batch: politely if that works soon, by ending its worker if not. Said once for a batch; slot and worker
+    /// stay taken until [`Event::Done`]. A suspended batch is resumed or killed by whoever carries this out.
     Abort {
         /// The batch.
         batch: BatchId,
+        /// Why.
+        cause: AbortCause,
     },
 }
 
+/// Under which promise a batch runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// By weight, or by the baseline's rule.
+    Shared,
+    /// By reservation.
+    Reserved,
+}
+
+/// Why a batch is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbortCause {
+    /// It ran past the limit of its tasks: its model is to blame.
+    RunLimit,
+    /// The deadlines of all its tasks passed, and the grace after them: nobody waits for it.
+    Deadline,
+    /// A reservation needs its place; all its tasks are best-effort and come back by [`Event::Again`].
+    Preempted,
+}
+
 /// Why a task was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RejectReason {
     /// The queue as a whole is full, by tasks or bytes; for a pinned task: the queue of its worker.
     QueueFull,
     /// The tenant has its share of the queue already.
     TenantQueueFull,
+    /// The deployment or key has, by its own settings.
+    ShareQueueFull,
+    /// The device time the tenant, deployment or key may use is used up.
+    DeviceTimeLimit,
+    /// What the tenant has waiting already takes its share until past the deadline.
+    TenantBacklog,
+    /// The machine cannot meet the deadline, though this tenant has nothing waiting.
+    Overloaded,
     /// The placement or worker is not up.
     UnknownPlace,
     /// It could not end before its deadline even if it started now.
     WontMeetDeadline,
+}
+
+impl RejectReason {
+    /// A word for machines, as answers and metrics carry it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::TenantQueueFull => "tenant_queue_full",
+            Self::ShareQueueFull => "share_queue_full",
+            Self::DeviceTimeLimit => "device_time_limit",
+            Self::TenantBacklog => "tenant_backlog",
+            Self::Overloaded => "overloaded",
+            Self::UnknownPlace => "unknown_place",
+            Self::WontMeetDeadline => "cannot_meet_deadline",
+        }
+    }
 }
 
 /// Where a batch runs and what it was made of, as the scheduler remembers it until it is done.

@@ -13,11 +13,17 @@ mod event;
 mod fleet;
 mod queue;
 mod scheduler;
+mod share;
+mod split;
 mod stats;
 mod task;
 
-pub use admission::{MAX_PINNED_TASKS_PER_WORKER, MAX_RETRY_AFTER, MIN_RETRY_AFTER, SchedulerConfig};
-pub use event::{BatchTasks, Decision, Event, RejectReason};
+pub use admission::{MAX_PINNED_TASKS_PER_WORKER, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Policy, SchedulerConfig, Tuning};
+pub use event::{AbortCause, BatchTasks, Decision, Event, Outcome, Phase, RejectReason, Weights};
 pub use scheduler::Scheduler;
 pub use stats::{Demand, Stats};
-pub use task::{Batching, Place, Task, TaskKind};
+pub use share::{
+    DeviceTimeLimit, MAX_RESERVED_PER_SLOT, Overcommitted, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight, pack,
+};
+pub use split::split;
+pub use task::{Batching, Place, Task, TaskKind, bucket_of};

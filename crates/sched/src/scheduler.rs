@@ -165,7 +165,8 @@ impl Scheduler {
 
     fn apply(&mut self, event: Event, decisions: &mut Vec<Decision>) {
         match event {
-            Event::SlotUp { slot } => self.slots.up(slot),
+            Event::Policy { .. } | Event::Share { .. } => {}
+            Event::SlotUp { slot, .. } => self.slots.up(slot),
             Event::SlotDown { slot } => self.slots.down(slot),
             Event::WorkerUp { worker } => self.worker_up(worker),
             Event::WorkerDown { worker } => self.worker_down(worker, decisions),
@@ -176,7 +177,7 @@ impl Scheduler {
             Event::Ready { task } => self.ready(task, decisions),
             Event::Again { task } => self.again(task, decisions),
             Event::Cancel { task } => self.cancel(task),
-            Event::Done { batch, used } => self.done(batch, used),
+            Event::Done { batch, used, .. } => self.done(batch, used),
         }
     }
 
@@ -318,7 +319,9 @@ impl Scheduler {
         self.stats.dispatched_tasks += tasks.len() as u64;
         let running = Running { slot, worker, tasks: tasks.clone(), cost, started: self.now, abort_at: Some(abort_at) };
         self.running.insert(batch, running);
-        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, run_limit })
+        let weights = tasks.iter().map(|_| 1).collect();
+        let phase = crate::Phase::Shared;
+        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase })
     }
 
     fn done(&mut self, batch: BatchId, used: Duration) {
@@ -369,7 +372,7 @@ impl Scheduler {
                     if let Some(running) = self.running.get_mut(&batch) {
                         running.abort_at = None;
                         self.stats.aborted_batches += 1;
-                        decisions.push(Decision::Abort { batch });
+                        decisions.push(Decision::Abort { batch, cause: crate::AbortCause::RunLimit });
                     }
                 }
             }

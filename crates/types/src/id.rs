@@ -98,6 +98,10 @@ durable_id!(
     TenantId, "ten_"
 );
 durable_id!(
+    /// An organisation: tenants under one share.
+    OrganisationId, "org_"
+);
+durable_id!(
     /// An API key, without its secret.
     KeyId, "key_"
 );

@@ -21,7 +21,7 @@ pub use digest::Digest;
 pub use domain::{DataOwner, TrustDomain};
 pub use error::{ErrorCode, ServiceError};
 pub use id::{
-    BatchId, DeploymentId, KeyId, ModelId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId, VersionId,
+    BatchId, DeploymentId, KeyId, ModelId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId, VersionId,
     WorkerId,
 };
 pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
