@@ -193,7 +193,10 @@ impl Write for Lines {
             && bytes.len() + line.len() <= Self::MAX_BYTES
         {
             bytes.extend_from_slice(line);
-            self.said.notify_one();
+            // Other lines, such as that of the worker's death, may overtake its words.
+            if String::from_utf8_lossy(line).contains(Self::MARK) {
+                self.said.notify_one();
+            }
         }
         Ok(line.len())
     }
