@@ -164,9 +164,9 @@ impl Backlog {
         }
     }
 
-    /// Enters a task that starts to wait.
-    pub(crate) fn enter(&mut self, task: &Task) {
-        self.cost = self.cost.saturating_add(task.cost);
+    /// Enters a task that starts to wait and is expected to take `cost`.
+    pub(crate) fn enter(&mut self, task: &Task, cost: Duration) {
+        self.cost = self.cost.saturating_add(cost);
         match task.place {
             Place::Worker(_) => {
                 self.pinned_tasks += 1;
@@ -180,9 +180,9 @@ impl Backlog {
         }
     }
 
-    /// Takes off a task that waits no more.
-    pub(crate) fn leave(&mut self, task: &Task) {
-        self.cost = self.cost.saturating_sub(task.cost);
+    /// Takes off a task that waits no more; `cost` as when it was entered.
+    pub(crate) fn leave(&mut self, task: &Task, cost: Duration) {
+        self.cost = self.cost.saturating_sub(cost);
         match task.place {
             Place::Worker(_) => {
                 self.pinned_tasks = self.pinned_tasks.saturating_sub(1);
@@ -206,6 +206,12 @@ impl Backlog {
         let decay = |sum: u64, new: Duration| (sum - sum / SAVING_MEMORY_BATCHES).saturating_add(nanos(new));
         self.used_ns = decay(self.used_ns, used);
         self.expected_ns = decay(self.expected_ns, expected);
+    }
+
+    /// `cost` of tasks one by one, as joining them makes it.
+    pub(crate) fn joined_ns(&self, cost_ns: u64) -> u64 {
+        let joined = (u128::from(cost_ns) * u128::from(self.used_ns)).checked_div(u128::from(self.expected_ns));
+        joined.map_or(cost_ns, |joined| u64::try_from(joined).unwrap_or(u64::MAX))
     }
 
     /// How long the machine needs to work off what waits and what runs: the advice to a refused caller.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
+use tenantry_types::{BatchId, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
 use crate::{Batching, Policy, Share, SlotGroup, Subject, Task};
 
@@ -248,17 +248,4 @@ impl RejectReason {
             Self::WontMeetDeadline => "cannot_meet_deadline",
         }
     }
-}
-
-/// Where a batch runs and what it was made of, as the scheduler remembers it until it is done.
-#[derive(Debug, Clone)]
-pub(crate) struct Running {
-    pub(crate) slot: SlotId,
-    pub(crate) worker: WorkerId,
-    pub(crate) tasks: BatchTasks,
-    /// Sum of the tasks' estimates: what the batch would cost if joining saved nothing.
-    pub(crate) cost: Duration,
-    pub(crate) started: MonotonicTime,
-    /// When [`Decision::Abort`] is due; none once said, or once the worker is gone.
-    pub(crate) abort_at: Option<MonotonicTime>,
 }

@@ -1,61 +1,105 @@
-//! What tasks run on: slots and workers, free and busy, and which idle worker has the oldest work.
+//! What tasks run on: slots and workers, free and busy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tenantry_types::{BatchId, ReplicaId, SlotId, WorkerId};
 
-use crate::queue::Sequence;
-use crate::task::Place;
+use crate::share::SlotGroup;
 
-/// The slots. A slot that goes down while a batch holds it leaves when the batch is done.
+/// The right to run one batch; a second one may lie suspended beneath it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) group: SlotGroup,
+    pub(crate) suspendable: bool,
+    /// A slot that goes down while a batch holds it leaves when the batch is done.
+    up: bool,
+    pub(crate) running: Option<BatchId>,
+    pub(crate) suspended: Option<BatchId>,
+}
+
+/// The slots.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    free: BTreeSet<SlotId>,
-    /// Held slots, and whether they come back.
-    held: BTreeMap<SlotId, bool>,
+    slots: BTreeMap<SlotId, Slot>,
+    /// Slots on which nothing runs: those that are up, and those with something to resume.
+    free: BTreeSet<(SlotGroup, SlotId)>,
 }
 
 impl Slots {
-    pub(crate) fn up(&mut self, slot: SlotId) {
-        match self.held.get_mut(&slot) {
-            Some(comes_back) => *comes_back = true,
-            None => {
-                self.free.insert(slot);
-            }
+    pub(crate) fn up(&mut self, id: SlotId, group: SlotGroup, suspendable: bool) {
+        let slot =
+            self.slots.entry(id).or_insert(Slot { group, suspendable, up: true, running: None, suspended: None });
+        self.free.remove(&(slot.group, id));
+        (slot.group, slot.suspendable, slot.up) = (group, suspendable, true);
+        self.settle(id);
+    }
+
+    pub(crate) fn down(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.up = false;
+            self.settle(id);
         }
     }
 
-    pub(crate) fn down(&mut self, slot: SlotId) {
-        self.free.remove(&slot);
-        if let Some(comes_back) = self.held.get_mut(&slot) {
-            *comes_back = false;
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
+    /// Changes what a slot holds.
+    pub(crate) fn hold(&mut self, id: SlotId, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            change(slot);
+            self.settle(id);
         }
     }
 
-    pub(crate) fn has_free(&self) -> bool {
-        !self.free.is_empty()
-    }
-
-    /// Takes the free slot with the lowest id.
-    pub(crate) fn take(&mut self) -> Option<SlotId> {
-        let slot = self.free.pop_first()?;
-        self.held.insert(slot, true);
-        Some(slot)
-    }
-
-    pub(crate) fn give_back(&mut self, slot: SlotId) {
-        if self.held.remove(&slot) == Some(true) {
-            self.free.insert(slot);
+    fn settle(&mut self, id: SlotId) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let key = (slot.group, id);
+        if slot.running.is_none() && (slot.up || slot.suspended.is_some()) {
+            self.free.insert(key);
+        } else {
+            self.free.remove(&key);
+        }
+        if !slot.up && slot.running.is_none() && slot.suspended.is_none() {
+            self.slots.remove(&id);
         }
     }
 
+    /// The first free slot not before `from`.
+    pub(crate) fn free_from(&self, from: (SlotGroup, SlotId)) -> Option<(SlotGroup, SlotId)> {
+        self.free.range(from..).next().copied()
+    }
+
+    pub(crate) fn is_free(&self, group: SlotGroup, id: SlotId) -> bool {
+        self.free.contains(&(group, id)) && self.slots.get(&id).is_some_and(|slot| slot.suspended.is_none())
+    }
+
+    /// Slots that are up and hold nothing.
     pub(crate) fn free(&self) -> usize {
-        self.free.len()
+        self.slots.values().filter(|slot| slot.up && slot.running.is_none() && slot.suspended.is_none()).count()
     }
 
     /// Slots that are up, held ones included.
     pub(crate) fn len(&self) -> usize {
-        self.free.len() + self.held.values().filter(|&&comes_back| comes_back).count()
+        self.slots.values().filter(|slot| slot.up).count()
+    }
+
+    pub(crate) fn len_of(&self, group: SlotGroup) -> u32 {
+        u32::try_from(self.slots.values().filter(|slot| slot.up && slot.group == group).count()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        self.slots.iter().map(|(&id, slot)| (id, slot))
+    }
+
+    /// The slots that are up, by group.
+    pub(crate) fn by_group(&self) -> BTreeMap<SlotGroup, Vec<SlotId>> {
+        let mut groups = BTreeMap::<SlotGroup, Vec<SlotId>>::new();
+        for (&id, slot) in self.slots.iter().filter(|(_, slot)| slot.up) {
+            groups.entry(slot.group).or_default().push(id);
+        }
+        groups
     }
 }
 
@@ -64,97 +108,9 @@ impl Slots {
 pub(crate) struct Worker {
     pub(crate) running: Option<BatchId>,
     pub(crate) replicas: BTreeSet<ReplicaId>,
-    /// The oldest task that may start of each place this worker serves.
-    heads: BTreeSet<(Sequence, Place)>,
-    /// INVARIANT: the sequence of this worker in `Workers::ready`, if it is there.
-    ready: Option<Sequence>,
+    /// Where it ran last: its memory is warm there.
+    pub(crate) slot: Option<SlotId>,
 }
 
 /// The workers that are up.
-#[derive(Debug, Default)]
-pub(crate) struct Workers {
-    workers: BTreeMap<WorkerId, Worker>,
-    /// Idle workers that have work, by the oldest of it.
-    ready: BTreeSet<(Sequence, WorkerId)>,
-}
-
-impl Workers {
-    pub(crate) fn len(&self) -> usize {
-        self.workers.len()
-    }
-
-    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
-        self.workers.get_mut(&id)
-    }
-
-    pub(crate) fn contains(&self, id: WorkerId) -> bool {
-        self.workers.contains_key(&id)
-    }
-
-    pub(crate) fn insert(&mut self, id: WorkerId) {
-        self.workers.entry(id).or_default();
-    }
-
-    pub(crate) fn remove(&mut self, id: WorkerId) -> Option<Worker> {
-        let worker = self.workers.remove(&id)?;
-        if let Some(sequence) = worker.ready {
-            self.ready.remove(&(sequence, id));
-        }
-        Some(worker)
-    }
-
-    /// Tells a worker that the head of a place it serves changed.
-    pub(crate) fn offer(&mut self, id: WorkerId, place: Place, old: Option<Sequence>, new: Option<Sequence>) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        if let Some(sequence) = old {
-            worker.heads.remove(&(sequence, place));
-        }
-        if let Some(sequence) = new {
-            worker.heads.insert((sequence, place));
-        }
-        self.settle(id);
-    }
-
-    /// The idle worker with the oldest task that may start, and that task's place.
-    pub(crate) fn next(&self) -> Option<(WorkerId, Place)> {
-        let &(_, id) = self.ready.first()?;
-        let &(_, place) = self.workers.get(&id)?.heads.first()?;
-        Some((id, place))
-    }
-
-    pub(crate) fn start(&mut self, id: WorkerId, batch: BatchId) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.running = Some(batch);
-            self.settle(id);
-        }
-    }
-
-    pub(crate) fn finish(&mut self, id: WorkerId, batch: BatchId) {
-        if let Some(worker) = self.workers.get_mut(&id)
-            && worker.running == Some(batch)
-        {
-            worker.running = None;
-            self.settle(id);
-        }
-    }
-
-    /// Brings `ready` in line with one worker.
-    fn settle(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        let ready = worker.heads.first().map(|&(sequence, _)| sequence).filter(|_| worker.running.is_none());
-        if ready == worker.ready {
-            return;
-        }
-        if let Some(sequence) = worker.ready {
-            self.ready.remove(&(sequence, id));
-        }
-        if let Some(sequence) = ready {
-            self.ready.insert((sequence, id));
-        }
-        worker.ready = ready;
-    }
-}
+pub(crate) type Workers = BTreeMap<WorkerId, Worker>;

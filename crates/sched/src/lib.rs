@@ -9,19 +9,23 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod cost;
 mod event;
 mod fleet;
 mod queue;
+mod reserve;
 mod scheduler;
 mod share;
 mod split;
 mod stats;
 mod task;
+mod tree;
 
 pub use admission::{MAX_PINNED_TASKS_PER_WORKER, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Policy, SchedulerConfig, Tuning};
 pub use event::{AbortCause, BatchTasks, Decision, Event, Outcome, Phase, RejectReason, Weights};
 pub use scheduler::Scheduler;
-pub use stats::{Demand, Stats};
+pub use cost::Estimate;
+pub use stats::{Demand, Stats, Usage};
 pub use share::{
     DeviceTimeLimit, MAX_RESERVED_PER_SLOT, Overcommitted, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight, pack,
 };

@@ -1,199 +1,158 @@
-//! What waits at one place: tasks in arrival order, in one line per shape, since only equal shapes share a batch.
+//! What waits, by place and shape: only equal shapes share a batch, so each shape at a place is a *line*.
 //!
-//! A line is *due* when its head may start: its batch is full, or may wait no longer. Among the due lines the one with
-//! the oldest head comes first. Every operation costs the logarithm of the tasks that wait here.
+//! A line is *due* when its next batch may start: it is full, or may wait for company no longer. The tasks of a line belong
+//! to many flows; each flow's first task of a line is a *head*, by which the flow is found when its turn comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use smallvec::SmallVec;
+use slab::Slab;
 use tenantry_types::MonotonicTime;
 
-use crate::task::{Batching, Task};
+use crate::task::{Batching, Place, Task};
+use crate::tree::NodeId;
 
 /// The order of arrival. Never used twice.
 pub(crate) type Sequence = u64;
 
-/// What a queue needs to know of a task.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry {
+/// A line, as it is numbered.
+pub(crate) type LineId = usize;
+
+/// The order of tasks within a flow and within a line: by deadline where the policy heeds it, then by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order {
+    pub(crate) key: u64,
     pub(crate) sequence: Sequence,
-    pub(crate) shape: u64,
+}
+
+/// A task in a line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) flow: NodeId,
     pub(crate) rows: u32,
     /// The last instant at which waiting for company is fine.
     pub(crate) release: MonotonicTime,
+    /// Its flow's rank, if it is the flow's head: see `Ranked`.
+    pub(crate) rank: u64,
 }
 
-impl Entry {
-    pub(crate) fn new(sequence: Sequence, task: &Task, arrival: MonotonicTime, batching: Batching) -> Self {
-        let release = if batching.max_delay.is_zero() {
-            arrival
-        } else {
-            // Waiting for company is a courtesy: it must not cost the task its deadline.
-            let latest = arrival.saturating_add(batching.max_delay);
-            task.deadline.map_or(latest, |deadline| {
-                let start = MonotonicTime::ZERO
-                    .saturating_add(deadline.saturating_since(MonotonicTime::ZERO).saturating_sub(task.cost));
-                latest.min(start)
-            })
-        };
-        Self { sequence, shape: task.shape, rows: task.rows.max(1), release }
+/// Until when a task may be kept waiting for company.
+pub(crate) fn release(task: &Task, cost_ns: u64, arrival: MonotonicTime, batching: Batching) -> MonotonicTime {
+    if batching.max_delay.is_zero() {
+        return arrival;
     }
+    // Waiting for company is a courtesy: it must not cost the task its deadline.
+    let latest = arrival.saturating_add(batching.max_delay);
+    task.deadline.map_or(latest, |deadline| {
+        latest.min(MonotonicTime::from_nanos(deadline.as_nanos().saturating_sub(cost_ns)))
+    })
 }
 
-/// Tasks of one shape.
-#[derive(Debug, Default)]
-struct Line {
-    entries: BTreeMap<Sequence, Entry>,
-    /// Sum of the entries' rows.
-    rows: u64,
-    /// The entries by release. Empty while the place never waits for company.
-    releases: BTreeSet<(MonotonicTime, Sequence)>,
-    /// INVARIANT: the head's sequence in `PlaceQueue::due`, if this line is there.
-    due: Option<Sequence>,
-    /// INVARIANT: the instant of this line in `PlaceQueue::timers`, if it is there.
-    timer: Option<MonotonicTime>,
-}
-
-/// Everything that waits at one place.
+/// Tasks of one shape at one place.
 #[derive(Debug)]
-pub(crate) struct PlaceQueue {
-    batching: Batching,
-    /// INVARIANT: no line is empty.
-    lines: BTreeMap<u64, Line>,
-    /// Heads of the lines that are due, with their shape.
-    due: BTreeSet<(Sequence, u64)>,
-    /// When lines that are not due will be, with their shape.
-    timers: BTreeSet<(MonotonicTime, u64)>,
-    tasks: usize,
+pub(crate) struct Line {
+    pub(crate) place: Place,
+    pub(crate) shape: u64,
+    members: BTreeMap<Order, Member>,
+    /// Each flow's tasks.
+    flows: BTreeMap<NodeId, BTreeSet<Order>>,
+    /// Sum of the members' rows.
+    rows: u64,
+    /// The members by release. Empty while the place never waits for company.
+    releases: BTreeSet<(MonotonicTime, Sequence)>,
+    /// Whether its next batch may start.
+    pub(crate) due: bool,
+    /// INVARIANT: the instant of this line's timer in the scheduler, if there is one.
+    pub(crate) timer: Option<MonotonicTime>,
 }
 
-impl PlaceQueue {
-    pub(crate) fn new(batching: Batching) -> Self {
-        Self { batching, lines: BTreeMap::new(), due: BTreeSet::new(), timers: BTreeSet::new(), tasks: 0 }
-    }
-
-    pub(crate) fn batching(&self) -> Batching {
-        self.batching
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.tasks
-    }
-
-    /// The oldest task that may start now.
-    pub(crate) fn head(&self) -> Option<Sequence> {
-        self.due.first().map(|&(sequence, _)| sequence)
-    }
-
-    /// The oldest task, whether or not it may start.
-    pub(crate) fn oldest(&self) -> Option<Sequence> {
-        self.lines.values().filter_map(|line| line.entries.first_key_value()).map(|(&sequence, _)| sequence).min()
-    }
-
-    /// When the next line becomes due by waiting.
-    pub(crate) fn next_release(&self) -> Option<MonotonicTime> {
-        self.timers.first().map(|&(at, _)| at)
-    }
-
-    pub(crate) fn push(&mut self, entry: Entry, now: MonotonicTime) {
-        let line = self.lines.entry(entry.shape).or_default();
-        line.rows += u64::from(entry.rows);
-        if !self.batching.max_delay.is_zero() {
-            line.releases.insert((entry.release, entry.sequence));
-        }
-        line.entries.insert(entry.sequence, entry);
-        self.tasks += 1;
-        self.settle(entry.shape, now);
-    }
-
-    pub(crate) fn remove(&mut self, sequence: Sequence, shape: u64, now: MonotonicTime) {
-        let Some(line) = self.lines.get_mut(&shape) else {
-            return;
-        };
-        let Some(entry) = line.entries.remove(&sequence) else {
-            return;
-        };
-        line.rows -= u64::from(entry.rows);
-        line.releases.remove(&(entry.release, sequence));
-        self.tasks -= 1;
-        self.settle(shape, now);
-    }
-
-    /// Makes lines due whose wait has ended.
-    pub(crate) fn advance(&mut self, now: MonotonicTime) {
-        while let Some(&(at, shape)) = self.timers.first()
-            && at <= now
-        {
-            self.settle(shape, now);
+impl Line {
+    fn new(place: Place, shape: u64) -> Self {
+        Self {
+            place,
+            shape,
+            members: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            rows: 0,
+            releases: BTreeSet::new(),
+            due: false,
+            timer: None,
         }
     }
 
-    /// Takes the next batch: the oldest task that may start, and what follows it in its line while the rows allow.
-    pub(crate) fn take_batch(&mut self, now: MonotonicTime) -> SmallVec<[Sequence; 8]> {
-        let mut batch = SmallVec::new();
-        let Some(&(_, shape)) = self.due.first() else {
-            return batch;
-        };
-        let Some(line) = self.lines.get_mut(&shape) else {
-            return batch;
-        };
-        let max_rows = u64::from(self.batching.max_rows);
-        let mut rows = 0;
-        while let Some(first) = line.entries.first_entry() {
-            let entry = *first.get();
-            let with_it = rows + u64::from(entry.rows);
-            if !batch.is_empty() && with_it > max_rows {
-                break;
+    /// A flow's first task here.
+    pub(crate) fn head_of(&self, flow: NodeId) -> Option<(Order, Member)> {
+        let &order = self.flows.get(&flow)?.first()?;
+        self.members.get(&order).map(|&member| (order, member))
+    }
+
+    /// The flows with tasks here.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = NodeId> {
+        self.flows.keys().copied()
+    }
+
+    /// Its tasks in order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (Order, Member)> {
+        self.members.iter().map(|(&order, &member)| (order, member))
+    }
+
+    /// Brings `due` up to date; answers when it becomes due by waiting.
+    pub(crate) fn settle(&mut self, batching: Batching, now: MonotonicTime) -> Option<MonotonicTime> {
+        let full = self.rows >= u64::from(batching.max_rows);
+        let release = self.releases.first().map(|&(at, _)| at);
+        self.due = full || release.is_none_or(|at| at <= now);
+        release.filter(|_| !self.due)
+    }
+}
+
+/// All lines.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    lines: Slab<Line>,
+    index: BTreeMap<(Place, u64), LineId>,
+}
+
+impl Lines {
+    pub(crate) fn get(&self, id: LineId) -> Option<&Line> {
+        self.lines.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: LineId) -> Option<&mut Line> {
+        self.lines.get_mut(id)
+    }
+
+    /// Adds a task; answers its line.
+    pub(crate) fn push(&mut self, place: Place, shape: u64, order: Order, member: Member, batching: Batching) -> LineId {
+        let id = *self.index.entry((place, shape)).or_insert_with(|| self.lines.insert(Line::new(place, shape)));
+        if let Some(line) = self.lines.get_mut(id) {
+            line.rows += u64::from(member.rows);
+            if !batching.max_delay.is_zero() {
+                line.releases.insert((member.release, order.sequence));
             }
-            rows = with_it;
-            first.remove();
-            line.rows -= u64::from(entry.rows);
-            line.releases.remove(&(entry.release, entry.sequence));
-            batch.push(entry.sequence);
+            line.flows.entry(member.flow).or_default().insert(order);
+            line.members.insert(order, member);
         }
-        self.tasks -= batch.len();
-        self.settle(shape, now);
-        batch
+        id
     }
 
-    /// Brings `due` and `timers` in line with the line of `shape`, and forgets the line if it is empty.
-    fn settle(&mut self, shape: u64, now: MonotonicTime) {
-        let Some(line) = self.lines.get_mut(&shape) else {
-            return;
-        };
-        let full = line.rows >= u64::from(self.batching.max_rows);
-        let release = line.releases.first().map(|&(at, _)| at);
-        let is_due = full || release.is_none_or(|at| at <= now);
-
-        let due = line.entries.first_key_value().map(|(&sequence, _)| sequence).filter(|_| is_due);
-        if due != line.due {
-            if let Some(sequence) = line.due {
-                self.due.remove(&(sequence, shape));
+    /// Takes a task out.
+    pub(crate) fn remove(&mut self, id: LineId, order: Order) {
+        let Some(line) = self.lines.get_mut(id) else { return };
+        let Some(member) = line.members.remove(&order) else { return };
+        line.rows -= u64::from(member.rows);
+        line.releases.remove(&(member.release, order.sequence));
+        if let Some(orders) = line.flows.get_mut(&member.flow) {
+            orders.remove(&order);
+            if orders.is_empty() {
+                line.flows.remove(&member.flow);
             }
-            if let Some(sequence) = due {
-                self.due.insert((sequence, shape));
-            }
-            line.due = due;
-        }
-        let timer = release.filter(|_| !is_due);
-        if timer != line.timer {
-            if let Some(at) = line.timer {
-                self.timers.remove(&(at, shape));
-            }
-            if let Some(at) = timer {
-                self.timers.insert((at, shape));
-            }
-            line.timer = timer;
-        }
-        if line.entries.is_empty() {
-            self.lines.remove(&shape);
         }
     }
 
-    /// Every task that waits here, in arrival order.
-    pub(crate) fn sequences(&self) -> Vec<Sequence> {
-        let mut all: Vec<Sequence> = self.lines.values().flat_map(|line| line.entries.keys().copied()).collect();
-        all.sort_unstable();
-        all
+    /// Forgets a line that is empty; answers whether it did.
+    pub(crate) fn forget_if_empty(&mut self, id: LineId) -> bool {
+        let Some(line) = self.lines.get(id).filter(|line| line.members.is_empty()) else { return false };
+        self.index.remove(&(line.place, line.shape));
+        self.lines.remove(id);
+        true
     }
 }

@@ -1,24 +1,42 @@
 //! The one owner of queues: events change the books, then what can run is dispatched.
 
+mod admit;
+mod batches;
+mod choose;
+mod places;
+mod preempt;
+mod queues;
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
-use crate::admission::{Backlog, SchedulerConfig};
-use crate::event::{BatchTasks, Decision, Event, RejectReason, Running};
+use crate::admission::{Backlog, Policy, SchedulerConfig, Tuning};
+use crate::cost::{Costs, Estimate};
+use crate::event::{AbortCause, Decision, Event, Phase, Weights};
 use crate::fleet::{Slots, Workers};
-use crate::queue::{Entry, PlaceQueue, Sequence};
-use crate::stats::{Demand, Stats};
+use crate::queue::{LineId, Lines, Order, Sequence};
+use crate::reserve::{Reserves, Tag};
+use crate::share::{SlotGroup, Subject};
+use crate::stats::{Demand, Stats, Usage};
 use crate::task::{Batching, Place, Task};
+use crate::tree::{Key, NodeId, Tree};
+
+/// Tasks of an aborted batch whose coming back is awaited; beyond it the oldest come back as new ones.
+const MAX_RETURNING: usize = 4096;
 
 /// Decides which task runs where and when.
 #[derive(Debug)]
 pub struct Scheduler {
     /// The latest time seen: time never runs backwards here.
     now: MonotonicTime,
+    policy: Policy,
+    tuning: Tuning,
     backlog: Backlog,
-    /// The tasks that wait, by arrival. INVARIANT: each is in the queue of its place and in `tasks`.
+    /// The tasks that wait, by arrival. INVARIANT: each is in its line, in `tasks` and counted at its flow.
     waiting: BTreeMap<Sequence, Waiting>,
     /// Every task that waits or runs.
     tasks: BTreeMap<TaskId, Whereabouts>,
@@ -31,6 +49,16 @@ pub struct Scheduler {
     timers: BTreeSet<(MonotonicTime, Timer)>,
     /// Placements with tasks and without a replica.
     starved: BTreeSet<PlacementId>,
+    tree: Tree,
+    lines: Lines,
+    /// Heads whose place somebody serves, as they are in `ranked` and at their flow.
+    heads: BTreeMap<(LineId, NodeId), Head>,
+    /// The heads of each slot group by rank: the latest start under the fair policy, the baseline's order otherwise.
+    ranked: BTreeSet<(SlotGroup, u64, Order, LineId, NodeId)>,
+    reserves: Reserves,
+    costs: Costs,
+    /// Tasks of batches that were ended for a reservation, until they come back.
+    returning: BTreeMap<TaskId, Returning>,
     next_sequence: Sequence,
     next_batch: u64,
     stats: Stats,
@@ -41,6 +69,32 @@ pub struct Scheduler {
 struct Waiting {
     task: Task,
     arrival: MonotonicTime,
+    order: Order,
+    flow: NodeId,
+    line: LineId,
+    /// What it is expected to take alone.
+    cost_ns: u64,
+    /// The same for its tail.
+    upper_ns: u64,
+    /// When it can be given up: its deadline, or the last instant at which it could start in time.
+    give_up: Option<MonotonicTime>,
+    tag: Option<Tag>,
+    /// It ran once and was ended for a reservation.
+    was_aborted: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Returning {
+    sequence: Sequence,
+    arrival: MonotonicTime,
+    tag: Option<Tag>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    group: SlotGroup,
+    rank: u64,
+    order: Order,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,39 +109,89 @@ enum Whereabouts {
 /// What is to happen by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A deadline passes.
+    /// A task can be given up.
     Expire(Sequence),
-    /// A batch of this place waits for company no longer.
-    Release(Place),
+    /// A line waits for company no longer.
+    Release(LineId),
     /// A batch runs past its limit.
-    Abort(BatchId),
+    Overrun(BatchId),
+    /// The deadlines of all tasks of a batch, and the grace after them, have passed.
+    Deadline(BatchId),
+    /// A batch has been suspended for long.
+    Suspended(BatchId),
+}
+
+/// Where a batch runs and what it was made of, until it is done.
+#[derive(Debug)]
+struct Running {
+    slot: SlotId,
+    worker: WorkerId,
+    members: SmallVec<[RunningMember; 8]>,
+    weights: Weights,
+    /// Sum of the members' estimates: what the batch would cost if joining saved nothing.
+    cost: Duration,
+    /// What it is expected to take.
+    estimate_ns: u64,
+    phase: Phase,
+    /// For learning: where its cost belongs, its rows and what its owner expected. None for work that is not learned.
+    cell: Option<(PlacementId, u32)>,
+    rows: u64,
+    prior_ns: u64,
+    /// When it began, or was resumed last.
+    resumed: MonotonicTime,
+    /// How long it ran before that.
+    ran: Duration,
+    is_suspended: bool,
+    run_limit: Duration,
+    /// When each timer is due, if it is set.
+    overrun_at: Option<MonotonicTime>,
+    deadline_at: Option<MonotonicTime>,
+    suspended_until: Option<MonotonicTime>,
+    /// All its tasks are best-effort, may be ended, and have not been before.
+    is_abortable: bool,
+    aborted: Option<AbortCause>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RunningMember {
+    task: TaskId,
+    flow: NodeId,
+    /// Charged at dispatch.
+    charged_ns: u64,
+    sequence: Sequence,
+    arrival: MonotonicTime,
+    tag: Option<Tag>,
+}
+
+impl Running {
+    fn ran_by(&self, now: MonotonicTime) -> Duration {
+        if self.is_suspended { self.ran } else { self.ran.saturating_add(now.saturating_since(self.resumed)) }
+    }
+
+    /// How much longer it is expected to run; none if it has run longer than expected.
+    fn rest(&self, now: MonotonicTime) -> Option<Duration> {
+        Duration::from_nanos(self.estimate_ns).checked_sub(self.ran_by(now))
+    }
 }
 
 #[derive(Debug)]
 struct PlaceState {
-    queue: PlaceQueue,
+    batching: Batching,
     /// Who serves it. For a worker's own place: nobody but that worker, so this stays empty.
     replicas: BTreeSet<(WorkerId, ReplicaId)>,
-    /// INVARIANT: the head as the workers that serve this place know it.
-    head: Option<Sequence>,
-    /// INVARIANT: the instant of this place's `Timer::Release`, if there is one.
-    release: Option<MonotonicTime>,
+    /// The lines of the tasks that wait here.
+    lines: BTreeSet<LineId>,
+    tasks: usize,
 }
 
 impl PlaceState {
     fn new(batching: Batching) -> Self {
-        Self { queue: PlaceQueue::new(batching), replicas: BTreeSet::new(), head: None, release: None }
+        Self { batching, replicas: BTreeSet::new(), lines: BTreeSet::new(), tasks: 0 }
     }
 
     fn replica_in(&self, worker: WorkerId) -> Option<ReplicaId> {
         let first = (worker, ReplicaId(0));
         self.replicas.range(first..).next().filter(|&&(of, _)| of == worker).map(|&(_, replica)| replica)
-    }
-
-    /// The workers that serve it, each once, in order.
-    fn workers(&self) -> impl Iterator<Item = WorkerId> {
-        let mut last = None;
-        self.replicas.iter().map(|&(worker, _)| worker).filter(move |&worker| last.replace(worker) != Some(worker))
     }
 }
 
@@ -96,6 +200,8 @@ impl Scheduler {
     pub fn new(config: SchedulerConfig) -> Self {
         Self {
             now: MonotonicTime::ZERO,
+            policy: config.policy,
+            tuning: config.tuning,
             backlog: Backlog::new(config),
             waiting: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -106,6 +212,13 @@ impl Scheduler {
             running: BTreeMap::new(),
             timers: BTreeSet::new(),
             starved: BTreeSet::new(),
+            tree: Tree::default(),
+            lines: Lines::default(),
+            heads: BTreeMap::new(),
+            ranked: BTreeSet::new(),
+            reserves: Reserves::default(),
+            costs: Costs::default(),
+            returning: BTreeMap::new(),
             next_sequence: 0,
             next_batch: 1,
             stats: Stats::default(),
@@ -128,12 +241,21 @@ impl Scheduler {
             self.apply(event, decisions);
         }
         self.dispatch(decisions);
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        match (timer, self.next_preemption()) {
+            (Some(timer), Some(preemption)) => Some(timer.min(preemption)),
+            (timer, preemption) => timer.or(preemption),
+        }
     }
 
     /// Tasks that wait for this placement.
     pub fn queued(&self, placement: PlacementId) -> u32 {
-        self.places.get(&Place::Placement(placement)).map_or(0, |state| count(state.queue.len()))
+        self.places.get(&Place::Placement(placement)).map_or(0, |state| count(state.tasks))
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Gauges and counters.
@@ -149,6 +271,7 @@ impl Scheduler {
             queued_cost: self.backlog.cost(),
             running_batches: count(self.running.len()),
             running_tasks: count(self.tasks.len() - self.waiting.len()),
+            suspended_batches: count(self.running.values().filter(|running| running.is_suspended).count()),
             ..self.stats
         }
     }
@@ -156,18 +279,65 @@ impl Scheduler {
     /// The placements that have tasks and no replica, by id.
     pub fn demand(&self) -> Vec<Demand> {
         let demand_of = |&placement: &PlacementId| {
-            let queue = &self.places.get(&Place::Placement(placement))?.queue;
-            let oldest = self.waiting.get(&queue.oldest()?)?.arrival;
-            Some(Demand { placement, waiting: count(queue.len()), oldest })
+            let state = self.places.get(&Place::Placement(placement))?;
+            let members = state.lines.iter().filter_map(|&line| self.lines.get(line)).flat_map(|line| line.members());
+            let oldest = members.map(|(order, _)| order.sequence).min()?;
+            let Waiting { task, arrival, .. } = self.waiting.get(&oldest)?;
+            Some(Demand {
+                placement,
+                waiting: count(state.tasks),
+                oldest: *arrival,
+                tenant: task.tenant,
+                deployment: task.deployment,
+                key: task.key,
+            })
         };
         self.starved.iter().filter_map(demand_of).collect()
     }
 
+    /// What each tenant, and each deployment as it calls it, was charged since the start, and what of it waits and runs.
+    pub fn usage(&self) -> Vec<Usage> {
+        let of = |node: &crate::tree::Node| {
+            let subject = match node.key {
+                Key::Tenant(tenant) => Subject::Tenant(tenant),
+                Key::Deployment(tenant, Some(deployment)) => Subject::Deployment(tenant, deployment),
+                _ => return None,
+            };
+            let charged = Duration::from_nanos(u64::try_from(node.charged_ns).unwrap_or(0));
+            Some(Usage { subject, charged, queued_tasks: node.queued, running: node.running })
+        };
+        let mut all: Vec<Usage> = self.tree.iter().filter_map(of).collect();
+        all.sort_unstable_by_key(|usage| usage.subject);
+        all
+    }
+
+    /// What a batch of so many rows is expected to take; none before one has run.
+    pub fn estimate(&self, placement: PlacementId, bucket: u32, rows: u64) -> Option<Estimate> {
+        let cell = self.costs.get(placement, bucket)?;
+        Some(Estimate {
+            median: Duration::from_nanos(cell.median_ns(rows)),
+            upper: Duration::from_nanos(cell.upper_ns(rows)),
+        })
+    }
+
+    /// The slot on which a reservation is kept, if there is one with room for it.
+    pub fn home(&self, subject: &Subject) -> Option<SlotId> {
+        let key = shares::reserve_key(*subject)?;
+        self.reserves.get(self.reserves.find(&key)?)?.home
+    }
+
     fn apply(&mut self, event: Event, decisions: &mut Vec<Decision>) {
         match event {
-            Event::Policy { .. } | Event::Share { .. } => {}
-            Event::SlotUp { slot, .. } => self.slots.up(slot),
-            Event::SlotDown { slot } => self.slots.down(slot),
+            Event::Policy { policy } => self.set_policy(policy),
+            Event::Share { subject, share } => self.set_share(subject, share),
+            Event::SlotUp { slot, group, suspendable } => {
+                self.slots.up(slot, group, suspendable);
+                self.rehome();
+            }
+            Event::SlotDown { slot } => {
+                self.slots.down(slot);
+                self.rehome();
+            }
             Event::WorkerUp { worker } => self.worker_up(worker),
             Event::WorkerDown { worker } => self.worker_down(worker, decisions),
             Event::ReplicaUp { replica, placement, worker } => self.replica_up(replica, placement, worker),
@@ -177,177 +347,9 @@ impl Scheduler {
             Event::Ready { task } => self.ready(task, decisions),
             Event::Again { task } => self.again(task, decisions),
             Event::Cancel { task } => self.cancel(task),
-            Event::Done { batch, used, .. } => self.done(batch, used),
+            Event::Done { batch, used, outcome } => self.done(batch, used, outcome),
         }
     }
-
-    // Tasks.
-
-    fn ready(&mut self, task: Task, decisions: &mut Vec<Decision>) {
-        if self.tasks.contains_key(&task.id) {
-            self.stats.misuses += 1;
-            return;
-        }
-        let refusal = match self.admit(&task) {
-            // What can start at once makes room, so a burst is refused only for what really has to wait.
-            Err(RejectReason::QueueFull | RejectReason::TenantQueueFull) => {
-                self.dispatch(decisions);
-                self.admit(&task)
-            }
-            answer => answer,
-        };
-        if let Err(reason) = refusal {
-            self.stats.rejected_tasks += 1;
-            decisions.push(Decision::Reject { task: task.id, reason, retry_after: self.retry_after() });
-            return;
-        }
-        self.stats.admitted_tasks += 1;
-        self.enqueue(task);
-    }
-
-    fn again(&mut self, task: Task, decisions: &mut Vec<Decision>) {
-        if self.tasks.contains_key(&task.id) {
-            self.stats.misuses += 1;
-        } else if !self.places.contains_key(&task.place) {
-            decisions.push(Decision::Drop { task: task.id });
-        } else if task.deadline.is_some_and(|deadline| deadline <= self.now) {
-            self.stats.expired_tasks += 1;
-            decisions.push(Decision::Expire { task: task.id });
-        } else {
-            self.enqueue(task);
-        }
-    }
-
-    fn admit(&self, task: &Task) -> Result<(), RejectReason> {
-        let state = self.places.get(&task.place).ok_or(RejectReason::UnknownPlace)?;
-        if let Some(deadline) = task.deadline
-            && (deadline <= self.now || deadline < self.now.saturating_add(task.cost))
-        {
-            return Err(RejectReason::WontMeetDeadline);
-        }
-        self.backlog.room_for(task, state.queue.len())
-    }
-
-    fn enqueue(&mut self, task: Task) {
-        let Some(state) = self.places.get_mut(&task.place) else {
-            return;
-        };
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        state.queue.push(Entry::new(sequence, &task, self.now, state.queue.batching()), self.now);
-        if let Some(deadline) = task.deadline {
-            self.timers.insert((deadline, Timer::Expire(sequence)));
-        }
-        let place = task.place;
-        self.backlog.enter(&task);
-        self.tasks.insert(task.id, Whereabouts::Waiting(sequence));
-        self.waiting.insert(sequence, Waiting { task, arrival: self.now });
-        self.settle(place);
-    }
-
-    fn cancel(&mut self, id: TaskId) {
-        match self.tasks.get_mut(&id) {
-            Some(&mut Whereabouts::Waiting(sequence)) => {
-                self.stats.cancelled_tasks += 1;
-                self.withdraw(sequence);
-            }
-            Some(Whereabouts::Running { cancelled }) if !*cancelled => {
-                *cancelled = true;
-                self.stats.cancelled_running_tasks += 1;
-            }
-            // Already cancelled, or it ended while the news was on its way.
-            Some(Whereabouts::Running { .. }) | None => {}
-        }
-    }
-
-    /// Takes a waiting task out of every book.
-    fn withdraw(&mut self, sequence: Sequence) -> Option<TaskId> {
-        let task = self.strike(sequence)?;
-        self.tasks.remove(&task.id);
-        if let Some(state) = self.places.get_mut(&task.place) {
-            state.queue.remove(sequence, task.shape, self.now);
-            self.settle(task.place);
-        }
-        Some(task.id)
-    }
-
-    /// Takes a task off the books of those that wait, all but the queue of its place and `tasks`.
-    fn strike(&mut self, sequence: Sequence) -> Option<Task> {
-        let Waiting { task, .. } = self.waiting.remove(&sequence)?;
-        if let Some(deadline) = task.deadline {
-            self.timers.remove(&(deadline, Timer::Expire(sequence)));
-        }
-        self.backlog.leave(&task);
-        Some(task)
-    }
-
-    // Batches.
-
-    /// FIFO: while a slot is free, the oldest task that an idle worker can run gets it.
-    fn dispatch(&mut self, decisions: &mut Vec<Decision>) {
-        while self.slots.has_free()
-            && let Some((worker, place)) = self.workers.next()
-            && let Some(slot) = self.slots.take()
-        {
-            decisions.extend(self.start_batch(slot, worker, place));
-        }
-    }
-
-    fn start_batch(&mut self, slot: SlotId, worker: WorkerId, place: Place) -> Option<Decision> {
-        let state = self.places.get_mut(&place)?;
-        let replica = state.replica_in(worker);
-        let mut tasks = BatchTasks::new();
-        let mut cost = Duration::ZERO;
-        let mut run_limit = Duration::ZERO;
-        for sequence in state.queue.take_batch(self.now) {
-            let Some(task) = self.strike(sequence) else {
-                continue;
-            };
-            self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
-            cost = cost.saturating_add(task.cost);
-            run_limit = run_limit.max(task.run_limit);
-            tasks.push(task.id);
-        }
-        let batch = BatchId(self.next_batch);
-        self.next_batch += 1;
-        self.workers.start(worker, batch);
-        self.settle(place);
-
-        let abort_at = self.now.saturating_add(run_limit);
-        self.timers.insert((abort_at, Timer::Abort(batch)));
-        self.stats.dispatched_batches += 1;
-        self.stats.dispatched_tasks += tasks.len() as u64;
-        let running = Running { slot, worker, tasks: tasks.clone(), cost, started: self.now, abort_at: Some(abort_at) };
-        self.running.insert(batch, running);
-        let weights = tasks.iter().map(|_| 1).collect();
-        let phase = crate::Phase::Shared;
-        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase })
-    }
-
-    fn done(&mut self, batch: BatchId, used: Duration) {
-        let Some(running) = self.running.remove(&batch) else {
-            self.stats.misuses += 1;
-            return;
-        };
-        for task in &running.tasks {
-            self.tasks.remove(task);
-        }
-        if let Some(at) = running.abort_at {
-            self.timers.remove(&(at, Timer::Abort(batch)));
-        }
-        self.slots.give_back(running.slot);
-        self.workers.finish(running.worker, batch);
-        self.backlog.learn(running.cost, used);
-        self.stats.used = self.stats.used.saturating_add(used);
-    }
-
-    fn retry_after(&self) -> Duration {
-        let rest = |running: &Running| running.started.saturating_add(running.cost).saturating_since(self.now);
-        let running = self.running.values().map(rest).fold(Duration::ZERO, Duration::saturating_add);
-        self.backlog.drain_time(running, self.slots.len())
-    }
-
-    // Time.
 
     fn fire_timers(&mut self, decisions: &mut Vec<Decision>) {
         while let Some(&(at, timer)) = self.timers.first()
@@ -361,163 +363,30 @@ impl Scheduler {
                         decisions.push(Decision::Expire { task });
                     }
                 }
-                Timer::Release(place) => {
-                    if let Some(state) = self.places.get_mut(&place) {
-                        state.release = None;
-                        state.queue.advance(self.now);
-                        self.settle(place);
+                Timer::Release(line) => {
+                    if let Some(line) = self.lines.get_mut(line) {
+                        line.timer = None;
                     }
+                    self.settle_line(line);
                 }
-                Timer::Abort(batch) => {
+                Timer::Overrun(batch) => {
                     if let Some(running) = self.running.get_mut(&batch) {
-                        running.abort_at = None;
-                        self.stats.aborted_batches += 1;
-                        decisions.push(Decision::Abort { batch, cause: crate::AbortCause::RunLimit });
+                        running.overrun_at = None;
                     }
+                    decisions.extend(self.abort(batch, AbortCause::RunLimit));
                 }
-            }
-        }
-    }
-
-    // Places, workers and replicas.
-
-    /// Brings the workers, the timers and `starved` in line with the queue of a place.
-    fn settle(&mut self, place: Place) {
-        let Some(state) = self.places.get_mut(&place) else {
-            return;
-        };
-        let head = state.queue.head();
-        if head != state.head {
-            match place {
-                Place::Worker(worker) => self.workers.offer(worker, place, state.head, head),
-                Place::Placement(_) => {
-                    for worker in state.workers() {
-                        self.workers.offer(worker, place, state.head, head);
+                Timer::Deadline(batch) => {
+                    if let Some(running) = self.running.get_mut(&batch) {
+                        running.deadline_at = None;
                     }
+                    decisions.extend(self.abort(batch, AbortCause::Deadline));
                 }
-            }
-            state.head = head;
-        }
-        let release = state.queue.next_release();
-        if release != state.release {
-            if let Some(at) = state.release {
-                self.timers.remove(&(at, Timer::Release(place)));
-            }
-            if let Some(at) = release {
-                self.timers.insert((at, Timer::Release(place)));
-            }
-            state.release = release;
-        }
-        if let Place::Placement(placement) = place {
-            if state.queue.len() > 0 && state.replicas.is_empty() {
-                self.starved.insert(placement);
-            } else {
-                self.starved.remove(&placement);
-            }
-        }
-    }
-
-    fn worker_up(&mut self, worker: WorkerId) {
-        // A reused id could put two batches on one worker while an old batch is not done yet.
-        if self.workers.contains(worker) || self.running.values().any(|running| running.worker == worker) {
-            self.stats.misuses += 1;
-            return;
-        }
-        self.workers.insert(worker);
-        self.places.insert(Place::Worker(worker), PlaceState::new(Batching::NONE));
-    }
-
-    fn worker_down(&mut self, id: WorkerId, decisions: &mut Vec<Decision>) {
-        let Some(worker) = self.workers.get_mut(id) else {
-            return;
-        };
-        for replica in std::mem::take(&mut worker.replicas) {
-            self.replica_down(replica);
-        }
-        self.drop_place(Place::Worker(id), decisions);
-        let running = self.workers.remove(id).and_then(|worker| worker.running);
-        // There is nobody left to end.
-        if let Some(batch) = running
-            && let Some(at) = self.running.get_mut(&batch).and_then(|running| running.abort_at.take())
-        {
-            self.timers.remove(&(at, Timer::Abort(batch)));
-        }
-    }
-
-    fn replica_up(&mut self, replica: ReplicaId, placement: PlacementId, worker: WorkerId) {
-        let place = Place::Placement(placement);
-        let (Some(state), Some(home), false) =
-            (self.places.get_mut(&place), self.workers.get_mut(worker), self.replicas.contains_key(&replica))
-        else {
-            self.stats.misuses += 1;
-            return;
-        };
-        state.replicas.insert((worker, replica));
-        home.replicas.insert(replica);
-        let head = state.head;
-        self.replicas.insert(replica, (placement, worker));
-        self.workers.offer(worker, place, None, head);
-        self.settle(place);
-    }
-
-    fn replica_down(&mut self, replica: ReplicaId) {
-        let Some((placement, worker)) = self.replicas.remove(&replica) else {
-            return;
-        };
-        if let Some(home) = self.workers.get_mut(worker) {
-            home.replicas.remove(&replica);
-        }
-        let place = Place::Placement(placement);
-        let Some(state) = self.places.get_mut(&place) else {
-            return;
-        };
-        state.replicas.remove(&(worker, replica));
-        if state.replica_in(worker).is_none() {
-            let head = state.head;
-            self.workers.offer(worker, place, head, None);
-        }
-        self.settle(place);
-    }
-
-    fn placement_up(&mut self, placement: PlacementId, batching: Batching) {
-        let place = Place::Placement(placement);
-        let state = self.places.entry(place).or_insert_with(|| PlaceState::new(batching));
-        if state.queue.batching() == batching {
-            return;
-        }
-        let mut queue = PlaceQueue::new(batching);
-        for sequence in state.queue.sequences() {
-            if let Some(Waiting { task, arrival }) = self.waiting.get(&sequence) {
-                queue.push(Entry::new(sequence, task, *arrival, batching), self.now);
-            }
-        }
-        state.queue = queue;
-        self.settle(place);
-    }
-
-    fn placement_down(&mut self, placement: PlacementId, decisions: &mut Vec<Decision>) {
-        let Some(state) = self.places.get(&Place::Placement(placement)) else {
-            return;
-        };
-        for (_, replica) in state.replicas.clone() {
-            self.replica_down(replica);
-        }
-        self.drop_place(Place::Placement(placement), decisions);
-        self.starved.remove(&placement);
-    }
-
-    /// Drops everything that waits at a place, oldest first, and forgets the place.
-    fn drop_place(&mut self, place: Place, decisions: &mut Vec<Decision>) {
-        let Some(state) = self.places.remove(&place) else {
-            return;
-        };
-        if let Some(at) = state.release {
-            self.timers.remove(&(at, Timer::Release(place)));
-        }
-        for sequence in state.queue.sequences() {
-            if let Some(task) = self.withdraw(sequence) {
-                self.stats.dropped_tasks += 1;
-                decisions.push(Decision::Drop { task });
+                Timer::Suspended(batch) => {
+                    if let Some(running) = self.running.get_mut(&batch) {
+                        running.suspended_until = None;
+                    }
+                    decisions.extend(self.abort(batch, AbortCause::Preempted));
+                }
             }
         }
     }
@@ -526,3 +395,8 @@ impl Scheduler {
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tenantry_types::{MonotonicTime, PlacementId};
+use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, TenantId};
+
+use crate::Subject;
 
 /// Tasks that wait for a placement which has no replica: what the planner acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,25 @@ pub struct Demand {
     pub waiting: u32,
     /// When the oldest of them arrived.
     pub oldest: MonotonicTime,
+    /// Whose it is: a load is charged to whom it is made for.
+    pub tenant: TenantId,
+    /// The deployment it was sent to.
+    pub deployment: Option<DeploymentId>,
+    /// The key it was sent with.
+    pub key: Option<KeyId>,
+}
+
+/// What a tenant, or a deployment as it calls it, was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Who.
+    pub subject: Subject,
+    /// Device time since the start, running batches by their estimate.
+    pub charged: Duration,
+    /// Tasks that wait.
+    pub queued_tasks: u32,
+    /// Tasks that run.
+    pub running: u32,
 }
 
 /// Gauges of now and counters since the start.
@@ -56,8 +77,14 @@ pub struct Stats {
     pub cancelled_running_tasks: u64,
     /// Batches that ran past their limit.
     pub aborted_batches: u64,
-    /// Time slots were held by batches that are done.
+    /// Time slots were held by batches that are done, suspensions excluded.
     pub used: Duration,
+    /// The part of it that was used by batches which were ended for a reservation: charged to nobody.
+    pub wasted: Duration,
+    /// Batches that were suspended for a reservation, each time counted.
+    pub suspensions: u64,
+    /// Batches that are suspended now.
+    pub suspended_batches: u32,
     /// Events that break the contract: an id used twice, a replica of an unknown worker or placement. Anything but 0 is a
     /// fault of the owner.
     pub misuses: u64,

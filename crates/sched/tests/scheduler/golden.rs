@@ -1,7 +1,7 @@
 //! Golden scripts: `tests/golden/*.txt` hold commands, each followed by what the scheduler decided.
 //!
 //! `UPDATE_GOLDEN=1 cargo test` writes the decisions anew; read the difference before committing it. A line is one of
-//! - `config tasks=N bytes=N per_tenant=N`, first,
+//! - `config [policy=P] tasks=N bytes=N per_tenant=N`, first; the policy is fifo where none is named,
 //! - `TIME: EVENT; EVENT; ...`, one poll,
 //! - `show`, the gauges and the demand,
 //! - `> ...`, what came of the line before, and `# ...`, a comment.
@@ -11,7 +11,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use tenantry_sched::{Batching, Decision, Event, Place, Scheduler, SchedulerConfig, Task, TaskKind};
+use tenantry_sched::{
+    Batching, Decision, DeviceTimeLimit, Event, Outcome, Phase, Place, Policy, Rate, Reservation, Scheduler,
+    SchedulerConfig, Share, SlotGroup, Subject, Task, TaskKind, Tier, Tuning, Weight,
+};
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 #[test]
@@ -49,7 +52,10 @@ fn play(name: &str, script: &str) -> String {
         }
         if let Some(words) = command.strip_prefix("config") {
             let words = Words::new(words);
+            let policy = words.named.get("policy").copied().unwrap_or("fifo");
             scheduler = Some(Scheduler::new(SchedulerConfig {
+                policy: policy_of(policy).unwrap_or_else(|| fail("no such policy")),
+                tuning: Tuning::CPU,
                 max_queued_tasks: words.number("tasks").unwrap_or(1000) as usize,
                 max_queued_bytes: words.number("bytes").unwrap_or(1_000_000),
                 max_queued_tasks_per_tenant: words.number("per_tenant").unwrap_or(1000) as usize,
@@ -118,14 +124,17 @@ fn show(scheduler: &Scheduler, out: &mut String) {
 fn print(decision: &Decision) -> String {
     match decision {
         Decision::Reject { task, reason, retry_after } => format!("reject {task} {reason:?} retry {retry_after:?}"),
-        Decision::Dispatch { batch, slot, worker, replica, tasks, run_limit } => {
+        Decision::Dispatch { batch, slot, worker, replica, tasks, run_limit, phase, .. } => {
             let replica = replica.map_or_else(|| "-".to_owned(), |replica| replica.to_string());
             let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
-            format!("dispatch {batch} {slot} {worker} {replica} [{}] limit {run_limit:?}", tasks.join(" "))
+            let reserved = if *phase == Phase::Reserved { " reserved" } else { "" };
+            format!("dispatch {batch} {slot} {worker} {replica} [{}] limit {run_limit:?}{reserved}", tasks.join(" "))
         }
         Decision::Expire { task } => format!("expire {task}"),
         Decision::Drop { task } => format!("drop {task}"),
-        Decision::Abort { batch } => format!("abort {batch}"),
+        Decision::Suspend { batch, worker } => format!("suspend {batch} {worker}"),
+        Decision::Resume { batch, worker } => format!("resume {batch} {worker}"),
+        Decision::Abort { batch, cause } => format!("abort {batch} {cause:?}"),
     }
 }
 
@@ -164,7 +173,11 @@ fn event(text: &str) -> Option<Event> {
     let placement = || words.id("plc_").map(PlacementId);
     let task = || words.id("tsk_").map(TaskId);
     Some(match verb {
-        "slot_up" => Event::SlotUp { slot: slot()? },
+        "slot_up" => Event::SlotUp {
+            slot: slot()?,
+            group: SlotGroup(words.number("group").unwrap_or(0) as u32),
+            suspendable: words.plain.contains(&"suspendable"),
+        },
         "slot_down" => Event::SlotDown { slot: slot()? },
         "worker_up" => Event::WorkerUp { worker: worker()? },
         "worker_down" => Event::WorkerDown { worker: worker()? },
@@ -182,6 +195,9 @@ fn event(text: &str) -> Option<Event> {
                 id: task()?,
                 tenant: tenant(words.named.get("tenant").copied().unwrap_or("a")),
                 deployment: None,
+                key: None,
+                bucket: words.number("bucket").unwrap_or(0) as u32,
+                abortable: words.plain.contains(&"abortable"),
                 place: pinned.or_else(|| placement().map(Place::Placement))?,
                 rows: words.number("rows").unwrap_or(1) as u32,
                 shape: words.number("shape").unwrap_or(0),
@@ -193,13 +209,49 @@ fn event(text: &str) -> Option<Event> {
             };
             if verb == "again" { Event::Again { task } } else { Event::Ready { task } }
         }
+        "policy" => Event::Policy { policy: policy_of(rest.trim())? },
+        "share" => {
+            let share = Share {
+                weight: words.number("weight").map_or(Weight::DEFAULT, |milli| Weight::from_milli(milli as u32)),
+                tier: match words.named.get("tier").copied() {
+                    Some("guaranteed") => Some(Tier::Guaranteed),
+                    Some("burstable") => Some(Tier::Burstable),
+                    Some("best_effort") => Some(Tier::BestEffort),
+                    _ => None,
+                },
+                reservation: words.number("reserve").map(|ppm| Reservation {
+                    rate: Rate::from_ppm(ppm as u32),
+                    burst: words.duration("burst").unwrap_or(Duration::from_millis(100)),
+                }),
+                limit: words.number("limit").map(|ppm| DeviceTimeLimit {
+                    rate: Rate::from_ppm(ppm as u32),
+                    burst: words.duration("burst").unwrap_or(Duration::from_millis(100)),
+                }),
+                max_queued_tasks: words.number("queued").map(|most| most as u32),
+                group: SlotGroup(words.number("group").unwrap_or(0) as u32),
+                ..Share::default()
+            };
+            let subject = Subject::Tenant(tenant(words.plain.first()?));
+            Event::Share { subject, share: (!words.plain.contains(&"none")).then_some(share) }
+        }
         "cancel" => Event::Cancel { task: task()? },
         "done" => Event::Done {
             batch: words.id("bat_").map(BatchId)?,
             used: words.duration("used").unwrap_or(Duration::from_millis(1)),
+            outcome: match words.named.get("outcome").copied().unwrap_or("finished") {
+                "finished" => Outcome::Finished,
+                "failed" => Outcome::Failed,
+                "aborted" => Outcome::Aborted,
+                "not_run" => Outcome::NotRun,
+                _ => return None,
+            },
         },
         _ => return None,
     })
+}
+
+fn policy_of(name: &str) -> Option<Policy> {
+    Policy::ALL.into_iter().find(|policy| policy.as_str() == name)
 }
 
 fn tenant(letter: &str) -> TenantId {

@@ -61,7 +61,7 @@ impl Ledger {
                     assert!(deadline.is_some_and(|at| at <= now), "{task} expired before its deadline");
                     self.end_waiting(*task);
                 }
-                Decision::Abort { batch } => {
+                Decision::Abort { batch, .. } => {
                     assert!(self.running.contains_key(batch), "{batch} aborted though it does not run");
                     assert!(self.aborted.insert(*batch), "{batch} aborted twice");
                 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tenantry_sched::{Batching, Decision, Event, Place, Scheduler, SchedulerConfig, Task, TaskKind};
+use tenantry_sched::{
+    Batching, Decision, Event, Outcome, Place, Policy, Scheduler, SchedulerConfig, SlotGroup, Task, TaskKind, Tuning,
+};
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 use crate::ledger::Ledger;
@@ -60,6 +62,9 @@ fn task() -> impl Strategy<Value = Task> {
             id: TaskId(0),
             tenant: TenantId::from_parts(0, [tenant; 10]),
             deployment: None,
+            key: None,
+            bucket: 0,
+            abortable: false,
             place,
             rows,
             shape,
@@ -83,7 +88,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let replica = || (1..=REPLICAS).prop_map(ReplicaId);
     let placement = || (1..=PLACEMENTS).prop_map(PlacementId);
     let plain = prop_oneof![
-        4 => slot().prop_map(|slot| Event::SlotUp { slot }),
+        4 => slot().prop_map(|slot| Event::SlotUp { slot, group: SlotGroup::default(), suspendable: false }),
         1 => slot().prop_map(|slot| Event::SlotDown { slot }),
         4 => worker().prop_map(|worker| Event::WorkerUp { worker }),
         1 => worker().prop_map(|worker| Event::WorkerDown { worker }),
@@ -111,6 +116,8 @@ fn history() -> impl Strategy<Value = Vec<Step>> {
 
 fn config() -> impl Strategy<Value = SchedulerConfig> {
     (0usize..12, 0u64..200, 0usize..8).prop_map(|(tasks, bytes, per_tenant)| SchedulerConfig {
+        policy: Policy::Fifo,
+        tuning: Tuning::CPU,
         max_queued_tasks: tasks,
         max_queued_bytes: bytes,
         max_queued_tasks_per_tenant: per_tenant,
@@ -156,7 +163,7 @@ impl World {
             Happening::Done { pick, used } => {
                 let batch = *running.get(pick.checked_rem(running.len())?)?;
                 running.retain(|&other| other != batch);
-                Event::Done { batch, used: *used }
+                Event::Done { batch, used: *used, outcome: Outcome::Finished }
             }
         })
     }
@@ -225,7 +232,7 @@ impl World {
     /// Repairs everything and finishes what runs, until nothing is left: no task may be forgotten.
     fn heal(&mut self) {
         let home = WorkerId(100);
-        let mut repairs = vec![Event::SlotUp { slot: SlotId(100) }, Event::WorkerUp { worker: home }];
+        let mut repairs = vec![Event::SlotUp { slot: SlotId(100), group: SlotGroup::default(), suspendable: false }, Event::WorkerUp { worker: home }];
         repairs.extend((1..=WORKERS).map(|id| Event::WorkerUp { worker: WorkerId(id) }));
         for id in 1..=PLACEMENTS {
             let placement = PlacementId(id);
@@ -244,7 +251,7 @@ impl World {
             }
             self.now = self.now.saturating_add(Duration::from_millis(1));
             let used = Duration::from_millis(1);
-            let done: Vec<Event> = self.ledger.running().into_iter().map(|batch| Event::Done { batch, used }).collect();
+            let done: Vec<Event> = self.ledger.running().into_iter().map(|batch| Event::Done { batch, used, outcome: Outcome::Finished }).collect();
             self.poll(&done);
         }
         assert!(self.ledger.is_empty(), "tasks are left over: {:?}", self.ledger);

@@ -2,12 +2,12 @@
 //!
 //! It is as slow as it is plain, and that is its worth: where it and the scheduler differ, one of them is wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tenantry_sched::{
-    BatchTasks, Batching, Decision, Event, MAX_PINNED_TASKS_PER_WORKER, MIN_RETRY_AFTER, Place, RejectReason,
-    SchedulerConfig, Task,
+    AbortCause, BatchTasks, Batching, Decision, Event, MAX_PINNED_TASKS_PER_WORKER, MIN_RETRY_AFTER, Phase, Place,
+    RejectReason, SchedulerConfig, Task,
 };
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
@@ -39,6 +39,8 @@ pub(crate) struct Reference {
     replicas: Vec<(ReplicaId, PlacementId, WorkerId)>,
     placements: Vec<(PlacementId, Batching)>,
     batches: u64,
+    /// Where each worker ran last.
+    warm: BTreeMap<WorkerId, SlotId>,
 }
 
 impl Reference {
@@ -53,6 +55,7 @@ impl Reference {
             replicas: Vec::new(),
             placements: Vec::new(),
             batches: 0,
+            warm: BTreeMap::new(),
         }
     }
 
@@ -108,7 +111,7 @@ impl Reference {
         }
         for running in &mut self.running {
             if let Some(at) = running.abort_at.take_if(|at| *at <= self.now) {
-                fired.push((at, 1, running.batch.0, Decision::Abort { batch: running.batch }));
+                fired.push((at, 1, running.batch.0, Decision::Abort { batch: running.batch, cause: AbortCause::RunLimit }));
             }
         }
         fired.sort_by_key(|&(at, kind, number, _)| (at, kind, number));
@@ -169,7 +172,7 @@ impl Reference {
     }
 
     fn next_batch(&mut self) -> Option<Decision> {
-        let slot = *self.free_slots.first()?;
+        let first = *self.free_slots.first()?;
         let idle = |worker: &&WorkerId| self.running.iter().all(|running| running.worker != **worker);
         let (head, worker) = self.waiting.iter().find_map(|waiting| {
             let is_head = self.line(&waiting.task).first().is_some_and(|first| first.task.id == waiting.task.id);
@@ -179,6 +182,8 @@ impl Reference {
             let worker = self.workers.iter().filter(idle).find(|&&worker| self.serves(worker, waiting.task.place))?;
             Some((waiting.task.clone(), *worker))
         })?;
+        let slot = self.warm.get(&worker).copied().filter(|warm| self.free_slots.contains(warm)).unwrap_or(first);
+        self.warm.insert(worker, slot);
         let replica = match head.place {
             Place::Worker(_) => None,
             Place::Placement(id) => {
@@ -203,7 +208,8 @@ impl Reference {
         let batch = BatchId(self.batches);
         let abort_at = Some(self.now.saturating_add(run_limit));
         self.running.push(Running { batch, slot, slot_comes_back: true, worker, tasks: tasks.clone(), abort_at });
-        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, run_limit })
+        let weights = members.iter().map(|task| u64::from(task.rows.max(1))).collect();
+        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase: Phase::Shared })
     }
 
     fn admit(&self, task: &Task) -> Result<(), RejectReason> {
@@ -241,7 +247,8 @@ impl Reference {
 
     fn apply(&mut self, event: &Event, out: &mut Vec<Decision>) {
         match event {
-            Event::SlotUp { slot } => match self.running.iter_mut().find(|running| running.slot == *slot) {
+            Event::Policy { .. } | Event::Share { .. } => {}
+            Event::SlotUp { slot, .. } => match self.running.iter_mut().find(|running| running.slot == *slot) {
                 Some(running) => running.slot_comes_back = true,
                 None => {
                     self.free_slots.insert(*slot);
@@ -260,6 +267,7 @@ impl Reference {
             }
             Event::WorkerDown { worker } => {
                 if self.workers.remove(worker) {
+                    self.warm.remove(worker);
                     self.replicas.retain(|&(.., home)| home != *worker);
                     self.drop_place(Place::Worker(*worker), out);
                     for running in self.running.iter_mut().filter(|running| running.worker == *worker) {

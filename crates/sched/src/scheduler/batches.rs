@@ -1,0 +1,202 @@
+//! Batches begin and end, and are paid for.
+
+use std::time::Duration;
+
+use tenantry_types::{BatchId, SlotId};
+
+use crate::admission::Policy;
+use crate::event::{AbortCause, BatchTasks, Decision, Outcome, Phase, Weights};
+use crate::scheduler::choose::Pick;
+use crate::scheduler::{MAX_RETURNING, Returning, Running, RunningMember, Scheduler, Timer, Waiting, Whereabouts, nanos};
+use crate::share::Tier;
+use crate::split::split;
+use crate::task::{Place, TaskKind};
+use crate::tree::virtual_time;
+
+impl Scheduler {
+    /// Starts the batch of what was picked on a slot.
+    pub(super) fn start(&mut self, pick: Pick, slot: SlotId) -> Option<Decision> {
+        let chosen = self.fill(pick, slot);
+        if self.policy == Policy::Fair && pick.phase == Phase::Shared {
+            self.tree.advance_clocks(pick.flow, virtual_time(self.tuning.window));
+        }
+        let mut members: Vec<Waiting> = Vec::with_capacity(chosen.len());
+        for sequence in chosen {
+            members.extend(self.strike(sequence));
+        }
+        let first = &members.first()?.task;
+        let place = first.place;
+        let replica = self.places.get(&place)?.replica_in(pick.worker);
+        let rows: u64 = members.iter().map(|member| u64::from(member.task.rows.max(1))).sum();
+        let (estimate_ns, upper_ns) = self.batch_cost(first, rows);
+        let cell = match place {
+            Place::Placement(placement) if first.kind == TaskKind::Infer => Some((placement, first.bucket)),
+            _ => None,
+        };
+        let weights = self.weights(&members);
+        let charges = split(estimate_ns, &weights);
+
+        let batch = BatchId(self.next_batch);
+        self.next_batch += 1;
+        let mut running = Running {
+            slot,
+            worker: pick.worker,
+            members: smallvec::SmallVec::with_capacity(members.len()),
+            weights: weights.clone(),
+            cost: Duration::ZERO,
+            estimate_ns,
+            phase: pick.phase,
+            cell,
+            rows,
+            prior_ns: members.iter().map(|member| nanos(member.task.cost)).fold(0, u64::saturating_add),
+            resumed: self.now,
+            ran: Duration::ZERO,
+            is_suspended: false,
+            run_limit: Duration::ZERO,
+            overrun_at: None,
+            deadline_at: None,
+            suspended_until: None,
+            is_abortable: true,
+            aborted: None,
+        };
+        let mut tasks = BatchTasks::with_capacity(members.len());
+        let mut last_deadline = Some(tenantry_types::MonotonicTime::ZERO);
+        for (member, charged_ns) in members.iter().zip(charges) {
+            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = member;
+            self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
+            self.charge(*flow, i64::try_from(charged_ns).unwrap_or(i64::MAX), pick.phase);
+            self.tree.count_running(*flow, true);
+            running.cost = running.cost.saturating_add(Duration::from_nanos(*cost_ns));
+            running.run_limit = running.run_limit.max(task.run_limit);
+            let may_end = task.abortable
+                && !was_aborted
+                && self.tree.tier(task.tenant, task.deployment, task.key) == Tier::BestEffort;
+            running.is_abortable &= may_end;
+            last_deadline = last_deadline.max(task.deadline).filter(|_| task.deadline.is_some() && last_deadline.is_some());
+            let sequence = order.sequence;
+            running.members.push(RunningMember { task: task.id, flow: *flow, charged_ns, sequence, arrival: *arrival, tag: *tag });
+            tasks.push(task.id);
+            if let Some(reserve) = tag.and_then(|tag| self.reserves.get_mut(tag.reserve)) {
+                reserve.worker = Some(pick.worker);
+            }
+        }
+        if self.policy == Policy::RoundRobin {
+            self.tree.charge_turn(pick.flow);
+        }
+        let ends = self.now.saturating_add(Duration::from_nanos(upper_ns));
+        for tag in members.iter().filter_map(|member| member.tag) {
+            self.reserves.forgive(tag.reserve, self.now, ends, self.tuning.quantum);
+        }
+        let overrun_at = self.now.saturating_add(running.run_limit);
+        running.overrun_at = Some(overrun_at);
+        self.timers.insert((overrun_at, Timer::Overrun(batch)));
+        if self.policy == Policy::Fair
+            && let Some(deadline) = last_deadline
+        {
+            let at = deadline.saturating_add(self.tuning.deadline_grace);
+            running.deadline_at = Some(at);
+            self.timers.insert((at, Timer::Deadline(batch)));
+        }
+        if let Some(worker) = self.workers.get_mut(&pick.worker) {
+            worker.running = Some(batch);
+            worker.slot = Some(slot);
+        }
+        self.slots.hold(slot, |slot| slot.running = Some(batch));
+        self.stats.dispatched_batches += 1;
+        self.stats.dispatched_tasks += tasks.len() as u64;
+        let (worker, phase, run_limit) = (pick.worker, pick.phase, running.run_limit);
+        self.running.insert(batch, running);
+        self.tree.sweep();
+        Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase })
+    }
+
+    /// By what a batch divides its time: the part that does not grow with the rows in equal shares, the rest by rows. So
+    /// nobody pays more than what it would have cost alone, as long as joining saves anything.
+    fn weights(&self, members: &[Waiting]) -> Weights {
+        let Some(first) = members.first() else { return Weights::new() };
+        let cell = match first.task.place {
+            Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, first.task.bucket),
+            _ => None,
+        };
+        let (fixed, per_row) = cell.map_or((0, 1), |cell| cell.parts_ns());
+        let shares = split(fixed, &smallvec::SmallVec::<[u64; 8]>::from_elem(1, members.len()));
+        members
+            .iter()
+            .zip(shares)
+            .map(|(member, share)| share.saturating_add(per_row.saturating_mul(u64::from(member.task.rows.max(1)))))
+            .collect()
+    }
+
+    fn charge(&mut self, flow: usize, device_ns: i64, phase: Phase) {
+        match self.policy {
+            Policy::Fair => self.tree.charge(flow, device_ns, phase == Phase::Shared, self.now),
+            _ => self.tree.count_charge(flow, device_ns),
+        }
+    }
+
+    pub(super) fn done(&mut self, batch: BatchId, used: Duration, outcome: Outcome) {
+        let Some(running) = self.running.remove(&batch) else {
+            self.stats.misuses += 1;
+            return;
+        };
+        let timers = [
+            (running.overrun_at, Timer::Overrun(batch)),
+            (running.deadline_at, Timer::Deadline(batch)),
+            (running.suspended_until, Timer::Suspended(batch)),
+        ];
+        for (at, timer) in timers {
+            if let Some(at) = at {
+                self.timers.remove(&(at, timer));
+            }
+        }
+        self.slots.hold(running.slot, |slot| {
+            if slot.running == Some(batch) {
+                slot.running = None;
+            }
+            if slot.suspended == Some(batch) {
+                slot.suspended = None;
+            }
+        });
+        if let Some(worker) = self.workers.get_mut(&running.worker)
+            && worker.running == Some(batch)
+        {
+            worker.running = None;
+        }
+        let used_ns = nanos(used);
+        let comes_back = outcome == Outcome::Aborted && running.aborted == Some(AbortCause::Preempted);
+        // What a reservation's suspension wasted is nobody's fault who waits for it.
+        let owed_ns = if comes_back { 0 } else { used_ns };
+        let shares = split(owed_ns, &running.weights);
+        for (member, share) in running.members.iter().zip(shares) {
+            let correction = i64::try_from(i128::from(share) - i128::from(member.charged_ns)).unwrap_or(i64::MAX);
+            self.charge(member.flow, correction, running.phase);
+            self.tree.count_running(member.flow, false);
+            let cancelled = matches!(self.tasks.remove(&member.task), Some(Whereabouts::Running { cancelled: true }));
+            if comes_back && !cancelled {
+                if self.returning.len() >= MAX_RETURNING {
+                    self.returning.pop_first();
+                }
+                let &RunningMember { sequence, arrival, tag, .. } = member;
+                self.returning.insert(member.task, Returning { sequence, arrival, tag });
+            }
+        }
+        if comes_back {
+            self.stats.wasted = self.stats.wasted.saturating_add(used);
+        }
+        if outcome == Outcome::Finished {
+            self.backlog.learn(running.cost, used);
+            if let Some(cell) = running.cell.filter(|(placement, _)| self.places.contains_key(&Place::Placement(*placement))) {
+                self.costs.observe(cell, running.rows, running.prior_ns, used, self.now);
+            }
+        }
+        self.stats.used = self.stats.used.saturating_add(used);
+    }
+
+    /// Ends a batch, once.
+    pub(super) fn abort(&mut self, batch: BatchId, cause: AbortCause) -> Option<Decision> {
+        let running = self.running.get_mut(&batch).filter(|running| running.aborted.is_none())?;
+        running.aborted = Some(cause);
+        self.stats.aborted_batches += 1;
+        Some(Decision::Abort { batch, cause })
+    }
+}

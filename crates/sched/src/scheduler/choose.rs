@@ -1,0 +1,293 @@
+//! What runs next on a free slot, and with whom.
+
+use smallvec::SmallVec;
+use tenantry_types::{SlotId, WorkerId};
+
+use crate::admission::Policy;
+use crate::event::{Decision, Phase};
+use crate::queue::{LineId, Sequence};
+use crate::reserve::{Reserve, ReserveId};
+use crate::scheduler::{Scheduler, nanos};
+use crate::share::SlotGroup;
+use crate::task::Place;
+use crate::tree::{Key, NodeId, virtual_time};
+
+/// Waiting tasks of one reservation, or urgent ones of one group, that are looked at for one that could start: those
+/// before it wait for a busy worker.
+const LOOKAHEAD: usize = 32;
+/// Tasks of a line that are looked at for each that a batch could still take.
+const FILL_LOOKAHEAD: usize = 4;
+
+/// What was chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pick {
+    pub(super) sequence: Sequence,
+    pub(super) line: LineId,
+    pub(super) flow: NodeId,
+    pub(super) worker: WorkerId,
+    pub(super) phase: Phase,
+}
+
+/// The tasks of a batch, the one it is made for first.
+pub(super) type Chosen = SmallVec<[Sequence; 8]>;
+
+impl Scheduler {
+    /// Fills the free slots, then suspends for what is reserved and found none.
+    pub(super) fn dispatch(&mut self, decisions: &mut Vec<Decision>) {
+        let mut from = (SlotGroup::default(), SlotId(0));
+        while let Some((group, slot)) = self.slots.free_from(from) {
+            let next = (group, SlotId(slot.0.saturating_add(1)));
+            if self.slots.get(slot).is_some_and(|slot| slot.suspended.is_some()) {
+                match self.pick_reserved(group, slot, true) {
+                    Some(pick) => decisions.extend(self.start(pick, slot)),
+                    None => decisions.extend(self.resume(slot)),
+                }
+                from = next;
+                continue;
+            }
+            match self.pick(group, slot) {
+                Some(pick) => {
+                    // A worker's memory is warm where it ran last.
+                    let warm = self.workers.get(&pick.worker).and_then(|worker| worker.slot);
+                    let warm = warm.filter(|&warm| pick.phase == Phase::Shared && self.slots.is_free(group, warm));
+                    let started = self.start(pick, warm.unwrap_or(slot));
+                    // The same slot may still be free.
+                    from = if started.is_some() { (group, slot) } else { next };
+                    decisions.extend(started);
+                }
+                None => from = next,
+            }
+        }
+        self.preempt(decisions);
+    }
+
+    fn pick(&mut self, group: SlotGroup, slot: SlotId) -> Option<Pick> {
+        match self.policy {
+            Policy::Fifo | Policy::StrictPriority => self.pick_ranked(group, usize::MAX, u64::MAX, |_| true),
+            Policy::RoundRobin => {
+                let root = self.tree.root(group);
+                self.descend(root)
+            }
+            Policy::Fair => self.pick_fair(group, slot),
+        }
+    }
+
+    fn pick_fair(&mut self, group: SlotGroup, slot: SlotId) -> Option<Pick> {
+        let reserved = self.pick_reserved(group, slot, false);
+        let pick = match reserved {
+            Some(pick) => Some(pick),
+            None => self.pick_shared(group),
+        }?;
+        if !self.needs_room(slot, pick.worker) {
+            return Some(pick);
+        }
+        // Whatever is reserved must still be in time when this batch is over; otherwise what is reserved goes first.
+        let upper_ns = self.waiting.get(&pick.sequence).map_or(0, |waiting| i128::from(waiting.upper_ns));
+        if upper_ns <= self.room(slot, &[pick.sequence]) {
+            return Some(pick);
+        }
+        self.first_reserved_at(slot).or(Some(pick))
+    }
+
+    fn pick_shared(&mut self, group: SlotGroup) -> Option<Pick> {
+        let window = virtual_time(self.tuning.window);
+        // Urgent is what would be late if it waited until everything that waits now is done.
+        let slots = u64::from(self.slots.len_of(group).max(1));
+        let drain_ns = self.backlog.joined_ns(nanos(self.backlog.cost())) / slots + nanos(self.tuning.quantum);
+        let horizon = self.now.as_nanos().saturating_add(drain_ns);
+        let urgent = self.pick_ranked(group, LOOKAHEAD, horizon, |flow| self.tree.is_within(flow, window));
+        urgent.or_else(|| {
+            let root = self.tree.find(&Key::Root(group))?;
+            self.descend(root)
+        })
+    }
+
+    /// The first head by rank that could start, of the first `most` that rank below `until`.
+    fn pick_ranked(&self, group: SlotGroup, most: usize, until: u64, may: impl Fn(NodeId) -> bool) -> Option<Pick> {
+        let first = (group, 0, crate::queue::Order { key: 0, sequence: 0 }, 0, 0);
+        self.ranked
+            .range(first..)
+            .take_while(|(of, rank, ..)| *of == group && *rank < until)
+            .take(most)
+            .filter(|(_, _, _, line, flow)| self.is_due(*line) && may(*flow))
+            .find_map(|&(_, _, order, line, flow)| {
+                let worker = self.idle_worker(line)?;
+                Some(Pick { sequence: order.sequence, line, flow, worker, phase: Phase::Shared })
+            })
+    }
+
+    /// The next by virtual time, from a node down: the first whose worker is idle.
+    fn descend(&self, id: NodeId) -> Option<Pick> {
+        let node = self.tree.get(id)?;
+        let own = node.heads.iter().find_map(|&(order, line)| {
+            let worker = self.is_due(line).then(|| self.idle_worker(line))??;
+            Some(Pick { sequence: order.sequence, line, flow: id, worker, phase: Phase::Shared })
+        });
+        own.or_else(|| node.next_children().find_map(|child| self.descend(child)))
+    }
+
+    fn is_due(&self, line: LineId) -> bool {
+        self.lines.get(line).is_some_and(|line| line.due)
+    }
+
+    /// A worker that could take a line's next batch now.
+    pub(super) fn idle_worker(&self, line: LineId) -> Option<WorkerId> {
+        let place = self.lines.get(line)?.place;
+        let is_idle = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.running.is_none());
+        match place {
+            Place::Worker(worker) => Some(worker).filter(is_idle),
+            Place::Placement(_) => {
+                self.places.get(&place)?.replicas.iter().map(|&(worker, _)| worker).find(is_idle)
+            }
+        }
+    }
+
+    /// The reserved task that is to run on a slot now: eligible, in the order of F, the slot's own reservations first.
+    fn pick_reserved(&self, group: SlotGroup, slot: SlotId, only_guaranteed: bool) -> Option<Pick> {
+        let mut elsewhere = None;
+        for id in self.reserves.pending(group) {
+            let Some(reserve) = self.reserves.get(id) else { continue };
+            let is_home = reserve.home == Some(slot);
+            if (only_guaranteed && !reserve.guaranteed) || (!is_home && elsewhere.is_some()) {
+                continue;
+            }
+            let found = self.first_of(reserve, true);
+            if is_home && found.is_some() {
+                return found;
+            }
+            elsewhere = elsewhere.or(found);
+        }
+        elsewhere
+    }
+
+    /// The reserved task of a slot that must go before anything else, eligible or not.
+    fn first_reserved_at(&self, slot: SlotId) -> Option<Pick> {
+        let mut reserves: SmallVec<[(u64, ReserveId); 8]> = self
+            .reserves
+            .at(slot)
+            .iter()
+            .filter_map(|&id| self.reserves.get(id)?.head().map(|(finish, ..)| (finish, id)))
+            .collect();
+        reserves.sort_unstable();
+        reserves.iter().find_map(|&(_, id)| self.first_of(self.reserves.get(id)?, false))
+    }
+
+    /// The first task of a reservation that could start now.
+    pub(super) fn first_of(&self, reserve: &Reserve, only_eligible: bool) -> Option<Pick> {
+        let now = self.now.as_nanos();
+        reserve.tasks().take(LOOKAHEAD).take_while(|&(_, _, e)| !only_eligible || e <= now).find_map(
+            |(_, sequence, _)| {
+                let waiting = self.waiting.get(&sequence)?;
+                if !self.is_due(waiting.line) {
+                    return None;
+                }
+                let worker = self.idle_worker(waiting.line)?;
+                Some(Pick { sequence, line: waiting.line, flow: waiting.flow, worker, phase: Phase::Reserved })
+            },
+        )
+    }
+
+    /// Whether the length of what starts on a slot matters to what is reserved there. It does not where it would be
+    /// suspended: for a guaranteed reservation on a slot that can, unless both need the same worker.
+    fn needs_room(&self, slot: SlotId, worker: WorkerId) -> bool {
+        let at = self.reserves.at(slot);
+        if at.is_empty() {
+            return false;
+        }
+        let suspendable = self.slots.get(slot).is_some_and(|slot| slot.suspendable);
+        let matters = |reserve: &Reserve| !suspendable || !reserve.guaranteed || reserve.worker == Some(worker);
+        at.iter().filter_map(|&id| self.reserves.get(id)).any(matters)
+    }
+
+    /// How long a batch of these tasks may be on a slot, nanoseconds.
+    fn room(&self, slot: SlotId, batch: &[Sequence]) -> i128 {
+        let gone: SmallVec<[(ReserveId, Sequence, u64); 8]> = batch
+            .iter()
+            .filter_map(|&sequence| {
+                let tag = self.waiting.get(&sequence)?.tag?;
+                // Only reservations that are kept here.
+                let here = self.reserves.get(tag.reserve)?.home == Some(slot);
+                here.then_some((tag.reserve, sequence, tag.finish_ns))
+            })
+            .collect();
+        // What waits for a busy or missing worker could not run whatever the length.
+        let counts = |reserve: &Reserve| self.first_of(reserve, false).is_some();
+        self.reserves.room(slot, self.now, self.tuning.quantum, &gone, &counts)
+    }
+
+    /// The tasks that run with the one picked: its line's, in order, as far as rows, time, shares and deadlines allow.
+    pub(super) fn fill(&self, pick: Pick, slot: SlotId) -> Chosen {
+        let mut chosen = Chosen::new();
+        chosen.push(pick.sequence);
+        let (Some(line), Some(anchor)) = (self.lines.get(pick.line), self.waiting.get(&pick.sequence)) else {
+            return chosen;
+        };
+        let Some(batching) = self.places.get(&line.place).map(|state| state.batching) else { return chosen };
+        let max_rows = u64::from(batching.max_rows);
+        let mut rows = u64::from(anchor.task.rows.max(1));
+        if self.policy != Policy::Fair {
+            for (order, member) in line.members().filter(|(order, _)| order.sequence != pick.sequence) {
+                rows += u64::from(member.rows);
+                if rows > max_rows {
+                    break;
+                }
+                chosen.push(order.sequence);
+            }
+            return chosen;
+        }
+        if rows >= max_rows {
+            return chosen;
+        }
+        let window = virtual_time(self.tuning.window);
+        let mut budget_ns = nanos(self.tuning.quantum);
+        if self.needs_room(slot, pick.worker) {
+            let room = self.room(slot, &chosen).clamp(0, i128::from(budget_ns));
+            budget_ns = u64::try_from(room).unwrap_or(0);
+        }
+        let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
+        let now_ns = self.now.as_nanos();
+        let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));
+        // Each flow is looked up once, however many of its tasks come in a row.
+        let mut last: Option<(NodeId, bool)> = None;
+        for (order, member) in line.members().take(lookahead) {
+            if rows >= max_rows {
+                break;
+            }
+            if order.sequence == pick.sequence || rows + u64::from(member.rows) > max_rows {
+                continue;
+            }
+            let may = match last {
+                Some((flow, may)) if flow == member.flow => may,
+                _ => member.flow == pick.flow || self.tree.is_within(member.flow, window),
+            };
+            last = Some((member.flow, may));
+            let Some(waiting) = self.waiting.get(&order.sequence).filter(|_| may) else { continue };
+            let with = rows + u64::from(member.rows);
+            let (median_ns, upper_ns) = self.batch_cost(&anchor.task, with);
+            let due = waiting.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos()).min(end_by);
+            if median_ns > budget_ns || now_ns.saturating_add(upper_ns) > due {
+                // Whoever comes later in the line makes it no shorter.
+                break;
+            }
+            (rows, end_by) = (with, due);
+            chosen.push(order.sequence);
+        }
+        chosen
+    }
+
+    /// What a batch of so many rows like `task` is expected to take: the middle, and the tail.
+    pub(super) fn batch_cost(&self, task: &crate::Task, rows: u64) -> (u64, u64) {
+        let prior = nanos(task.cost).max(1);
+        let cell = match task.place {
+            Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, task.bucket),
+            _ => None,
+        };
+        match cell {
+            Some(cell) => (cell.median_ns(rows), cell.upper_ns(rows)),
+            None => {
+                let each = prior / u64::from(task.rows.max(1));
+                (each.saturating_mul(rows).max(1), each.saturating_mul(rows).max(1))
+            }
+        }
+    }
+}

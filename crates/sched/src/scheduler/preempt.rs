@@ -1,0 +1,135 @@
+//! Suspending what runs for what is reserved, so that no batch, however long, voids a reservation.
+
+use std::time::Duration;
+
+use tenantry_types::{MonotonicTime, SlotId, WorkerId};
+
+use crate::admission::Policy;
+use crate::event::{Decision, Phase};
+use crate::reserve::Reserve;
+use crate::scheduler::{Running, Scheduler, Timer};
+use crate::share::SlotGroup;
+
+impl Scheduler {
+    /// Gives each guaranteed task that is within its rate and has an idle worker a slot at once, if one runs something
+    /// that can wait.
+    pub(super) fn preempt(&mut self, decisions: &mut Vec<Decision>) {
+        if self.policy != Policy::Fair || !self.reserves.any_pending() {
+            return;
+        }
+        let groups: smallvec::SmallVec<[SlotGroup; 4]> = self.slots.by_group().into_keys().collect();
+        for group in groups {
+            while let Some((pick, slot)) = self.preemption(group) {
+                let Some(suspended) = self.suspend(slot) else { break };
+                decisions.push(suspended);
+                match self.start(pick, slot) {
+                    Some(started) => decisions.push(started),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// The next guaranteed task to suspend something for, and where.
+    fn preemption(&self, group: SlotGroup) -> Option<(super::choose::Pick, SlotId)> {
+        let guaranteed = |reserve: &&Reserve| reserve.guaranteed && reserve.home.is_some();
+        self.reserves.pending(group).filter_map(|id| self.reserves.get(id)).filter(guaranteed).find_map(|reserve| {
+            let pick = self.first_of(reserve, true)?;
+            let can = |slot: &SlotId| self.can_suspend(*slot, pick.worker);
+            let home = reserve.home.filter(can);
+            let elsewhere = || self.slots.iter().filter(|(_, slot)| slot.group == group).map(|(id, _)| id).find(can);
+            Some((pick, home.or_else(elsewhere)?))
+        })
+    }
+
+    /// Whether what runs on a slot can be suspended for a batch in `worker`, and is worth it.
+    fn can_suspend(&self, slot: SlotId, worker: WorkerId) -> bool {
+        let Some(slot) = self.slots.get(slot) else { return false };
+        let Some(running) = slot.running.and_then(|batch| self.running.get(&batch)) else { return false };
+        let ends_soon = running.rest(self.now).is_some_and(|rest| rest <= self.tuning.suspend_after);
+        slot.suspendable
+            && slot.suspended.is_none()
+            && running.phase == Phase::Shared
+            && running.worker != worker
+            && running.aborted.is_none()
+            && self.workers.contains_key(&running.worker)
+            && !ends_soon
+    }
+
+    fn suspend(&mut self, slot: SlotId) -> Option<Decision> {
+        let batch = self.slots.get(slot)?.running?;
+        let running = self.running.get_mut(&batch)?;
+        running.ran = running.ran_by(self.now);
+        running.is_suspended = true;
+        if let Some(at) = running.overrun_at.take() {
+            self.timers.remove(&(at, Timer::Overrun(batch)));
+        }
+        if running.is_abortable {
+            let until = self.now.saturating_add(self.tuning.suspend_limit);
+            running.suspended_until = Some(until);
+            self.timers.insert((until, Timer::Suspended(batch)));
+        }
+        let worker = running.worker;
+        self.slots.hold(slot, |slot| {
+            slot.suspended = slot.running.take();
+        });
+        self.stats.suspensions += 1;
+        Some(Decision::Suspend { batch, worker })
+    }
+
+    /// Lets what was suspended on a slot run on.
+    pub(super) fn resume(&mut self, slot: SlotId) -> Option<Decision> {
+        let batch = self.slots.get(slot)?.suspended?;
+        let running = self.running.get_mut(&batch)?;
+        running.is_suspended = false;
+        running.resumed = self.now;
+        if let Some(at) = running.suspended_until.take() {
+            self.timers.remove(&(at, Timer::Suspended(batch)));
+        }
+        // Without a worker there is nobody left to end.
+        if self.workers.contains_key(&running.worker) && running.aborted.is_none() {
+            let at = self.now.saturating_add(running.run_limit.saturating_sub(running.ran));
+            running.overrun_at = Some(at);
+            self.timers.insert((at, Timer::Overrun(batch)));
+        }
+        let worker = running.worker;
+        self.slots.hold(slot, |slot| {
+            slot.running = slot.suspended.take();
+        });
+        Some(Decision::Resume { batch, worker })
+    }
+
+    /// When a guaranteed task becomes eligible while something runs that it could suspend, or something that was nearly
+    /// done turns out not to be.
+    pub(super) fn next_preemption(&self) -> Option<MonotonicTime> {
+        if self.policy != Policy::Fair || !self.reserves.any_pending() {
+            return None;
+        }
+        let mut next: Option<MonotonicTime> = None;
+        let mut sooner = |at: MonotonicTime| next = Some(next.map_or(at, |known| known.min(at)));
+        for (group, _) in self.slots.by_group() {
+            let can_wait = |running: &&Running| running.phase == Phase::Shared && !running.is_suspended;
+            let of_group = || self.slots.iter().filter(|(_, slot)| slot.group == group && slot.suspendable);
+            let preemptible = || of_group().filter_map(|(_, slot)| self.running.get(&slot.running?)).filter(can_wait);
+            if preemptible().next().is_none() {
+                continue;
+            }
+            for id in self.reserves.pending(group) {
+                let Some(reserve) = self.reserves.get(id).filter(|reserve| reserve.guaranteed) else { continue };
+                let Some((_, _, eligible_ns)) = reserve.head() else { continue };
+                let eligible = MonotonicTime::from_nanos(eligible_ns);
+                if eligible > self.now {
+                    sooner(eligible);
+                    continue;
+                }
+                // It waits because what runs was expected to end soon: look again when that is over.
+                for running in preemptible() {
+                    if let Some(rest) = running.rest(self.now) {
+                        sooner(self.now.saturating_add(rest).saturating_add(Duration::from_nanos(1)));
+                    }
+                }
+            }
+        }
+        next.filter(|&at| at > self.now)
+    }
+}

@@ -1,0 +1,162 @@
+//! Settings that change while the scheduler runs.
+
+use tenantry_types::{DeploymentId, KeyId, TenantId};
+
+use crate::admission::Policy;
+use crate::queue::Sequence;
+use crate::scheduler::Scheduler;
+use crate::share::{MAX_RESERVED_PER_SLOT, Rate, Reservation, Share, Subject, Tier};
+use crate::tree::Key;
+
+/// Under which key a subject's reservation is kept. Organisations have none of their own.
+pub(super) fn reserve_key(subject: Subject) -> Option<Key> {
+    match subject {
+        Subject::Organisation(_) => None,
+        Subject::Tenant(tenant) => Some(Key::Tenant(tenant)),
+        Subject::Deployment(tenant, deployment) => Some(Key::Deployment(tenant, Some(deployment))),
+        // One for all deployments the key calls.
+        Subject::Key(tenant, key) => Some(Key::Flow(tenant, None, Some(key))),
+    }
+}
+
+/// The keys of the reservations a task may belong to, the nearest first.
+pub(super) fn reserve_key_of(
+    tenant: TenantId,
+    deployment: Option<DeploymentId>,
+    key: Option<KeyId>,
+) -> [Option<Key>; 3] {
+    [
+        key.map(|key| Key::Flow(tenant, None, Some(key))),
+        deployment.map(|deployment| Key::Deployment(tenant, Some(deployment))),
+        Some(Key::Tenant(tenant)),
+    ]
+}
+
+impl Scheduler {
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        if self.policy != policy {
+            let waiting = self.detach_all();
+            self.policy = policy;
+            self.attach_all(&waiting);
+        }
+    }
+
+    pub(super) fn set_share(&mut self, subject: Subject, share: Option<Share>) {
+        let moves = {
+            // Nodes move only while nothing hangs on them, and whether they will is known only after the change.
+            let was = self.tree.settings(&subject).copied();
+            let is_keyed = matches!(subject, Subject::Key(..)) && was.is_none() != share.is_none();
+            let place = |share: Option<Share>| {
+                let share = share.unwrap_or_default();
+                (share.organisation, share.group, share.tier == Some(Tier::BestEffort))
+            };
+            is_keyed || (matches!(subject, Subject::Tenant(_)) && place(was) != place(share))
+        };
+        let waiting = if moves { self.detach_all() } else { Vec::new() };
+        self.tree.set(subject, share);
+        if moves {
+            self.tree.rehang();
+        }
+        self.set_reservation(subject, share.and_then(|share| share.reservation));
+        if let Subject::Tenant(tenant) = subject {
+            self.refresh_reserves_of(tenant);
+        }
+        self.rehome();
+        if moves {
+            self.attach_all(&waiting);
+        }
+    }
+
+    fn set_reservation(&mut self, subject: Subject, reservation: Option<Reservation>) {
+        let Some(key) = reserve_key(subject) else { return };
+        match reservation.filter(|reservation| reservation.rate.ppm() > 0) {
+            Some(reservation) => {
+                let (group, guaranteed) = self.standing(key);
+                self.reserves.set(key, group, reservation, guaranteed);
+            }
+            None => {
+                for sequence in self.reserves.remove(&key) {
+                    if let Some(waiting) = self.waiting.get_mut(&sequence) {
+                        waiting.tag = None;
+                    }
+                }
+                for running in self.running.values_mut() {
+                    for member in &mut running.members {
+                        if member.tag.is_some_and(|tag| self.reserves.get(tag.reserve).is_none()) {
+                            member.tag = None;
+                        }
+                    }
+                }
+                let reserves = &self.reserves;
+                for returning in self.returning.values_mut() {
+                    if returning.tag.is_some_and(|tag| reserves.get(tag.reserve).is_none()) {
+                        returning.tag = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The group and the guarantee of a reservation, which follow its tenant's settings.
+    fn standing(&self, key: Key) -> (crate::SlotGroup, bool) {
+        let (tenant, deployment, key) = match key {
+            Key::Tenant(tenant) => (tenant, None, None),
+            Key::Deployment(tenant, deployment) => (tenant, deployment, None),
+            Key::Flow(tenant, deployment, key) => (tenant, deployment, key),
+            Key::Root(group) | Key::BestEffort(group) | Key::Organisation(group, _) => return (group, false),
+        };
+        (self.tree.group_of(tenant), self.tree.tier(tenant, deployment, key) == Tier::Guaranteed)
+    }
+
+    fn refresh_reserves_of(&mut self, tenant: TenantId) {
+        let of_tenant: Vec<(Key, Reservation)> = self
+            .reserves
+            .iter()
+            .filter(|(_, reserve)| match reserve.key {
+                Key::Tenant(of) | Key::Deployment(of, _) | Key::Flow(of, ..) => of == tenant,
+                _ => false,
+            })
+            .map(|(_, reserve)| (reserve.key, reserve.settings))
+            .collect();
+        for (key, settings) in of_tenant {
+            let (group, guaranteed) = self.standing(key);
+            self.reserves.set(key, group, settings, guaranteed);
+        }
+    }
+
+    pub(super) fn rehome(&mut self) {
+        if !self.reserves.is_empty() {
+            self.reserves.rehome(&self.slots.by_group(), MAX_RESERVED_PER_SLOT);
+        }
+    }
+
+    /// The best-effort class has its floor from its first task on.
+    pub(super) fn ensure_floor(&mut self, tenant: TenantId) {
+        if self.policy != Policy::Fair || self.tree.tier(tenant, None, None) != Tier::BestEffort {
+            return;
+        }
+        let group = self.tree.group_of(tenant);
+        let key = Key::BestEffort(group);
+        if self.reserves.find(&key).is_none() {
+            let slots = self.slots.len_of(group).max(1);
+            let rate = Rate::from_ppm(self.tuning.best_effort_floor.ppm().saturating_mul(slots));
+            if rate.ppm() > 0 {
+                self.reserves.set(key, group, Reservation { rate, burst: std::time::Duration::ZERO }, false);
+            }
+        }
+    }
+
+    fn detach_all(&mut self) -> Vec<Sequence> {
+        let waiting: Vec<Sequence> = self.waiting.keys().copied().collect();
+        for &sequence in &waiting {
+            self.detach(sequence);
+        }
+        waiting
+    }
+
+    fn attach_all(&mut self, waiting: &[Sequence]) {
+        for &sequence in waiting {
+            self.attach(sequence);
+        }
+    }
+}
