@@ -239,11 +239,9 @@ impl Scheduler {
             return chosen;
         }
         let window = virtual_time(self.tuning.window);
-        let mut budget_ns = nanos(self.tuning.quantum);
-        if self.needs_room(slot, pick.worker) {
-            let room = self.room(slot, &chosen).clamp(0, i128::from(budget_ns));
-            budget_ns = u64::try_from(room).unwrap_or(0);
-        }
+        let budget_ns = nanos(self.tuning.quantum);
+        // Company must not cost what is reserved its time, not even when the batch takes as long as it hardly ever does.
+        let room_ns = if self.needs_room(slot, pick.worker) { self.room(slot, &chosen) } else { i128::MAX };
         let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
         let now_ns = self.now.as_nanos();
         let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));
@@ -265,7 +263,7 @@ impl Scheduler {
             let with = rows + u64::from(member.rows);
             let (median_ns, upper_ns) = self.batch_cost(&anchor.task, with);
             let due = waiting.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos()).min(end_by);
-            if median_ns > budget_ns || now_ns.saturating_add(upper_ns) > due {
+            if median_ns > budget_ns || i128::from(upper_ns) > room_ns || now_ns.saturating_add(upper_ns) > due {
                 // Whoever comes later in the line makes it no shorter.
                 break;
             }
