@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_types::TenantId;
 
-use crate::{Rate, RejectReason};
 use crate::task::{Place, Task};
+use crate::{Rate, RejectReason};
 
 /// Tasks that may wait for one worker. They do not count against the configured bounds, because the backlog of a model
 /// that is not loaded must never keep out the load that would serve it.
@@ -144,8 +144,9 @@ impl Backlog {
         self.cost
     }
 
-    /// Whether the bounds leave room for `task`. `pinned` is how many wait for its worker, if it is pinned to one.
-    pub(crate) fn room_for(&self, task: &Task, pinned: usize) -> Result<(), RejectReason> {
+    /// Whether the bounds leave room for `task`. `pinned` is how many wait for its worker, if it is pinned to one;
+    /// `own_most` is its tenant's own bound, if it has one.
+    pub(crate) fn room_for(&self, task: &Task, pinned: usize, own_most: Option<u32>) -> Result<(), RejectReason> {
         match task.place {
             Place::Worker(_) if pinned >= MAX_PINNED_TASKS_PER_WORKER => Err(RejectReason::QueueFull),
             Place::Worker(_) => Ok(()),
@@ -153,7 +154,8 @@ impl Backlog {
                 let of_tenant = self.tenants.get(&task.tenant).copied().unwrap_or(0);
                 let bytes_fit = self.placement_bytes.saturating_add(task.bytes) <= self.config.max_queued_bytes;
                 // The tenant's own bound first: a caller over its share should hear so even when all is full.
-                if of_tenant >= self.config.max_queued_tasks_per_tenant {
+                let most = own_most.map_or(self.config.max_queued_tasks_per_tenant, |most| most as usize);
+                if of_tenant >= most {
                     Err(RejectReason::TenantQueueFull)
                 } else if self.placement_tasks >= self.config.max_queued_tasks || !bytes_fit {
                     Err(RejectReason::QueueFull)
@@ -238,7 +240,13 @@ mod tests {
     use super::*;
 
     fn backlog() -> Backlog {
-        Backlog::new(SchedulerConfig { policy: Policy::Fifo, tuning: Tuning::CPU, max_queued_tasks: 1, max_queued_bytes: 1, max_queued_tasks_per_tenant: 1 })
+        Backlog::new(SchedulerConfig {
+            policy: Policy::Fifo,
+            tuning: Tuning::CPU,
+            max_queued_tasks: 1,
+            max_queued_bytes: 1,
+            max_queued_tasks_per_tenant: 1,
+        })
     }
 
     #[test]

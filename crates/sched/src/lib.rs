@@ -22,12 +22,13 @@ mod task;
 mod tree;
 
 pub use admission::{MAX_PINNED_TASKS_PER_WORKER, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Policy, SchedulerConfig, Tuning};
+pub use cost::Estimate;
 pub use event::{AbortCause, BatchTasks, Decision, Event, Outcome, Phase, RejectReason, Weights};
 pub use scheduler::Scheduler;
-pub use cost::Estimate;
-pub use stats::{Demand, Stats, Usage};
 pub use share::{
-    DeviceTimeLimit, MAX_RESERVED_PER_SLOT, Overcommitted, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight, pack,
+    DeviceTimeLimit, MAX_RESERVED_PER_SLOT, Overcommitted, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight,
+    pack,
 };
 pub use split::split;
+pub use stats::{Demand, Stats, Usage};
 pub use task::{Batching, Place, Task, TaskKind, bucket_of};

@@ -42,9 +42,8 @@ pub(crate) fn release(task: &Task, cost_ns: u64, arrival: MonotonicTime, batchin
     }
     // Waiting for company is a courtesy: it must not cost the task its deadline.
     let latest = arrival.saturating_add(batching.max_delay);
-    task.deadline.map_or(latest, |deadline| {
-        latest.min(MonotonicTime::from_nanos(deadline.as_nanos().saturating_sub(cost_ns)))
-    })
+    task.deadline
+        .map_or(latest, |deadline| latest.min(MonotonicTime::from_nanos(deadline.as_nanos().saturating_sub(cost_ns))))
 }
 
 /// Tasks of one shape at one place.
@@ -121,7 +120,14 @@ impl Lines {
     }
 
     /// Adds a task; answers its line.
-    pub(crate) fn push(&mut self, place: Place, shape: u64, order: Order, member: Member, batching: Batching) -> LineId {
+    pub(crate) fn push(
+        &mut self,
+        place: Place,
+        shape: u64,
+        order: Order,
+        member: Member,
+        batching: Batching,
+    ) -> LineId {
         let id = *self.index.entry((place, shape)).or_insert_with(|| self.lines.insert(Line::new(place, shape)));
         if let Some(line) = self.lines.get_mut(id) {
             line.rows += u64::from(member.rows);

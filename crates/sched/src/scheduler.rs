@@ -399,4 +399,3 @@ fn count(number: usize) -> u32 {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-

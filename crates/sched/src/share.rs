@@ -153,7 +153,9 @@ pub struct Share {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Overcommitted {
     /// One of them is larger than any slot.
-    #[error("a reservation of {asked} slots does not fit: one slot can keep {most} at the most; divide it among deployments")]
+    #[error(
+        "a reservation of {asked} slots does not fit: one slot can keep {most} at the most; divide it among deployments"
+    )]
     TooLarge {
         /// What was asked for.
         asked: Rate,

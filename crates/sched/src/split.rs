@@ -49,7 +49,7 @@ mod tests {
             let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
             if total > 0 {
                 for (share, weight) in shares.iter().zip(&weights) {
-                    let exact = u128::from(whole) * u128::from(*weight) / total;
+                    let exact = (u128::from(whole) * u128::from(*weight)).checked_div(total).unwrap_or(0);
                     prop_assert!(u128::from(*share) == exact || u128::from(*share) == exact + 1);
                 }
             }

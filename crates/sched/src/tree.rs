@@ -215,7 +215,11 @@ impl Tree {
         let parent = self.parent_key(key).map(|parent| self.node(parent));
         let weight = match key {
             Key::BestEffort(_) => BEST_EFFORT_WEIGHT,
-            _ => key.subject().and_then(|subject| self.settings.get(&subject)).map(|share| share.weight).unwrap_or_default(),
+            _ => key
+                .subject()
+                .and_then(|subject| self.settings.get(&subject))
+                .map(|share| share.weight)
+                .unwrap_or_default(),
         };
         let mut node = Node::new(key, parent, weight);
         node.limit = self.limit_of(key);
@@ -508,7 +512,8 @@ impl Tree {
                 .nodes
                 .iter()
                 .filter(|(_, node)| {
-                    let ahead = node.parent.and_then(|parent| self.nodes.get(parent)).is_some_and(|above| node.v > above.clock);
+                    let ahead =
+                        node.parent.and_then(|parent| self.nodes.get(parent)).is_some_and(|above| node.v > above.clock);
                     matches!(node.key, Key::Flow(..) | Key::Deployment(..))
                         && !node.is_active
                         && !ahead

@@ -11,6 +11,7 @@ use crate::reserve::ReserveId;
 use crate::scheduler::queues::Expected;
 use crate::scheduler::shares::reserve_key_of;
 use crate::scheduler::{Scheduler, Whereabouts, nanos};
+use crate::share::Subject;
 use crate::task::{Place, Task};
 use crate::tree::{Key, NodeId};
 
@@ -27,7 +28,9 @@ impl Scheduler {
             return;
         }
         let mut refusal = self.admit(&task);
-        if let Err((RejectReason::QueueFull | RejectReason::TenantQueueFull | RejectReason::ShareQueueFull, _)) = refusal {
+        if let Err((RejectReason::QueueFull | RejectReason::TenantQueueFull | RejectReason::ShareQueueFull, _)) =
+            refusal
+        {
             // What can start at once makes room, so a burst is refused only for what really has to wait.
             self.dispatch(decisions);
             refusal = self.admit(&task);
@@ -101,7 +104,8 @@ impl Scheduler {
         // Work nobody's request asked for, such as a load that would serve the queue, is not kept out by the queue.
         let pinned = matches!(task.place, Place::Worker(_));
         let reserve = self.reserve_of_task(task);
-        let room = self.backlog.room_for(task, queued_here);
+        let own_most = self.tree.settings(&Subject::Tenant(task.tenant)).and_then(|share| share.max_queued_tasks);
+        let room = self.backlog.room_for(task, queued_here, own_most);
         if pinned || !fair {
             return room.map_err(|reason| (reason, self.machine_wait()));
         }
@@ -133,15 +137,16 @@ impl Scheduler {
         let mut next = Some(flow);
         while let Some(node) = next.and_then(|id| self.tree.get(id)) {
             let subject = match node.key {
-                Key::Flow(tenant, _, Some(key)) => Some(crate::Subject::Key(tenant, key)),
-                Key::Deployment(tenant, Some(deployment)) => Some(crate::Subject::Deployment(tenant, deployment)),
-                Key::Tenant(tenant) => Some(crate::Subject::Tenant(tenant)),
-                Key::Organisation(_, organisation) => Some(crate::Subject::Organisation(organisation)),
+                Key::Flow(tenant, _, Some(key)) => Some(Subject::Key(tenant, key)),
+                Key::Deployment(tenant, Some(deployment)) => Some(Subject::Deployment(tenant, deployment)),
+                Key::Tenant(tenant) => Some(Subject::Tenant(tenant)),
+                Key::Organisation(_, organisation) => Some(Subject::Organisation(organisation)),
                 _ => None,
             };
             if let Some(share) = subject.and_then(|subject| self.tree.settings(&subject)) {
                 let tasks = share.max_queued_tasks.is_some_and(|most| node.queued >= most);
-                let bytes = share.max_queued_bytes.is_some_and(|most| node.queued_bytes.saturating_add(task.bytes) > most);
+                let bytes =
+                    share.max_queued_bytes.is_some_and(|most| node.queued_bytes.saturating_add(task.bytes) > most);
                 if tasks || bytes {
                     let reason = match node.key {
                         Key::Tenant(_) => RejectReason::TenantQueueFull,
@@ -188,7 +193,8 @@ impl Scheduler {
     /// How long a flow's own share needs for what it has waiting.
     fn ahead_ns(&self, flow: NodeId, reserve: Option<ReserveId>, slots: u32) -> u64 {
         let queued_ns = self.tree.get(flow).map_or(0, |node| node.queued_cost_ns);
-        let reserved = reserve.and_then(|reserve| self.reserves.get(reserve)).map_or(0, |reserve| reserve.settings.rate.ppm());
+        let reserved =
+            reserve.and_then(|reserve| self.reserves.get(reserve)).map_or(0, |reserve| reserve.settings.rate.ppm());
         let share = self.tree.share_ppm(flow, slots).max(u64::from(reserved)).max(1);
         let ahead = u128::from(self.backlog.joined_ns(queued_ns)) * 1_000_000 / u128::from(share);
         u64::try_from(ahead).unwrap_or(u64::MAX)
@@ -231,14 +237,12 @@ impl Scheduler {
         if self.reserves.is_empty() {
             return None;
         }
-        reserve_key_of(tenant, deployment, key)
-            .into_iter()
-            .flatten()
-            .find_map(|key| self.reserves.find(&key))
-            .or_else(|| {
+        reserve_key_of(tenant, deployment, key).into_iter().flatten().find_map(|key| self.reserves.find(&key)).or_else(
+            || {
                 let class = Key::BestEffort(self.tree.group_of(tenant));
                 let of_class = self.tree.tier(tenant, None, None) == crate::Tier::BestEffort;
                 of_class.then(|| self.reserves.find(&class)).flatten()
-            })
+            },
+        )
     }
 }

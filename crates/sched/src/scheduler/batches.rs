@@ -7,7 +7,9 @@ use tenantry_types::{BatchId, SlotId};
 use crate::admission::Policy;
 use crate::event::{AbortCause, BatchTasks, Decision, Outcome, Phase, Weights};
 use crate::scheduler::choose::Pick;
-use crate::scheduler::{MAX_RETURNING, Returning, Running, RunningMember, Scheduler, Timer, Waiting, Whereabouts, nanos};
+use crate::scheduler::{
+    MAX_RETURNING, Returning, Running, RunningMember, Scheduler, Timer, Waiting, Whereabouts, nanos,
+};
 use crate::share::Tier;
 use crate::split::split;
 use crate::task::{Place, TaskKind};
@@ -72,9 +74,17 @@ impl Scheduler {
                 && !was_aborted
                 && self.tree.tier(task.tenant, task.deployment, task.key) == Tier::BestEffort;
             running.is_abortable &= may_end;
-            last_deadline = last_deadline.max(task.deadline).filter(|_| task.deadline.is_some() && last_deadline.is_some());
+            last_deadline =
+                last_deadline.max(task.deadline).filter(|_| task.deadline.is_some() && last_deadline.is_some());
             let sequence = order.sequence;
-            running.members.push(RunningMember { task: task.id, flow: *flow, charged_ns, sequence, arrival: *arrival, tag: *tag });
+            running.members.push(RunningMember {
+                task: task.id,
+                flow: *flow,
+                charged_ns,
+                sequence,
+                arrival: *arrival,
+                tag: *tag,
+            });
             tasks.push(task.id);
             if let Some(reserve) = tag.and_then(|tag| self.reserves.get_mut(tag.reserve)) {
                 reserve.worker = Some(pick.worker);
@@ -185,7 +195,9 @@ impl Scheduler {
         }
         if outcome == Outcome::Finished {
             self.backlog.learn(running.cost, used);
-            if let Some(cell) = running.cell.filter(|(placement, _)| self.places.contains_key(&Place::Placement(*placement))) {
+            if let Some(cell) =
+                running.cell.filter(|(placement, _)| self.places.contains_key(&Place::Placement(*placement)))
+            {
                 self.costs.observe(cell, running.rows, running.prior_ns, used, self.now);
             }
         }

@@ -136,9 +136,7 @@ impl Scheduler {
         let is_idle = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.running.is_none());
         match place {
             Place::Worker(worker) => Some(worker).filter(is_idle),
-            Place::Placement(_) => {
-                self.places.get(&place)?.replicas.iter().map(|&(worker, _)| worker).find(is_idle)
-            }
+            Place::Placement(_) => self.places.get(&place)?.replicas.iter().map(|&(worker, _)| worker).find(is_idle),
         }
     }
 

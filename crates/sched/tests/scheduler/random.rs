@@ -232,7 +232,10 @@ impl World {
     /// Repairs everything and finishes what runs, until nothing is left: no task may be forgotten.
     fn heal(&mut self) {
         let home = WorkerId(100);
-        let mut repairs = vec![Event::SlotUp { slot: SlotId(100), group: SlotGroup::default(), suspendable: false }, Event::WorkerUp { worker: home }];
+        let mut repairs = vec![
+            Event::SlotUp { slot: SlotId(100), group: SlotGroup::default(), suspendable: false },
+            Event::WorkerUp { worker: home },
+        ];
         repairs.extend((1..=WORKERS).map(|id| Event::WorkerUp { worker: WorkerId(id) }));
         for id in 1..=PLACEMENTS {
             let placement = PlacementId(id);
@@ -251,7 +254,12 @@ impl World {
             }
             self.now = self.now.saturating_add(Duration::from_millis(1));
             let used = Duration::from_millis(1);
-            let done: Vec<Event> = self.ledger.running().into_iter().map(|batch| Event::Done { batch, used, outcome: Outcome::Finished }).collect();
+            let done: Vec<Event> = self
+                .ledger
+                .running()
+                .into_iter()
+                .map(|batch| Event::Done { batch, used, outcome: Outcome::Finished })
+                .collect();
             self.poll(&done);
         }
         assert!(self.ledger.is_empty(), "tasks are left over: {:?}", self.ledger);

@@ -111,7 +111,12 @@ impl Reference {
         }
         for running in &mut self.running {
             if let Some(at) = running.abort_at.take_if(|at| *at <= self.now) {
-                fired.push((at, 1, running.batch.0, Decision::Abort { batch: running.batch, cause: AbortCause::RunLimit }));
+                fired.push((
+                    at,
+                    1,
+                    running.batch.0,
+                    Decision::Abort { batch: running.batch, cause: AbortCause::RunLimit },
+                ));
             }
         }
         fired.sort_by_key(|&(at, kind, number, _)| (at, kind, number));
