@@ -1,8 +1,8 @@
 //! How much may wait, who may wait, and when a refused caller should come back.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tenantry_types::TenantId;
 
@@ -108,7 +108,7 @@ pub(crate) struct Backlog {
     placement_tasks: usize,
     placement_bytes: u64,
     /// INVARIANT: no entry is zero, so the map is never larger than the queue.
-    tenants: BTreeMap<TenantId, usize>,
+    tenants: FxHashMap<TenantId, usize>,
     pinned_tasks: usize,
     pinned_bytes: u64,
     cost: Duration,
@@ -123,7 +123,7 @@ impl Backlog {
             config,
             placement_tasks: 0,
             placement_bytes: 0,
-            tenants: BTreeMap::new(),
+            tenants: FxHashMap::default(),
             pinned_tasks: 0,
             pinned_bytes: 0,
             cost: Duration::ZERO,

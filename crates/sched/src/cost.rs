@@ -6,9 +6,9 @@
 //! All slots of a machine are taken to be alike; a slot of another width is another placement's worth of history only
 //! when its owner says so by another bucket.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tenantry_types::{MonotonicTime, PlacementId};
 
 /// Batches whose errors are remembered: a cheap input among dear ones is forgotten after as many.
@@ -37,7 +37,7 @@ pub struct Estimate {
 /// The models of everything that ran.
 #[derive(Debug, Default)]
 pub(crate) struct Costs {
-    cells: BTreeMap<(PlacementId, u32), Cell>,
+    cells: FxHashMap<(PlacementId, u32), Cell>,
 }
 
 #[derive(Debug)]
@@ -77,11 +77,7 @@ impl Costs {
     }
 
     pub(crate) fn forget(&mut self, placement: PlacementId) {
-        let of_it: Vec<(PlacementId, u32)> =
-            self.cells.range((placement, 0)..=(placement, u32::MAX)).map(|(&key, _)| key).collect();
-        for key in of_it {
-            self.cells.remove(&key);
-        }
+        self.cells.retain(|(of, _), _| *of != placement);
     }
 }
 

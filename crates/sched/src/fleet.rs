@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustc_hash::FxHashMap;
 use tenantry_types::{BatchId, ReplicaId, SlotId, WorkerId};
 
 use crate::share::SlotGroup;
@@ -23,6 +24,8 @@ pub(crate) struct Slots {
     slots: BTreeMap<SlotId, Slot>,
     /// Slots on which nothing runs: those that are up, and those with something to resume.
     free: BTreeSet<(SlotGroup, SlotId)>,
+    /// The groups with slots that are up, and how many.
+    groups: BTreeMap<SlotGroup, u32>,
 }
 
 impl Slots {
@@ -32,12 +35,14 @@ impl Slots {
         self.free.remove(&(slot.group, id));
         (slot.group, slot.suspendable, slot.up) = (group, suspendable, true);
         self.settle(id);
+        self.count();
     }
 
     pub(crate) fn down(&mut self, id: SlotId) {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.up = false;
             self.settle(id);
+            self.count();
         }
     }
 
@@ -86,7 +91,19 @@ impl Slots {
     }
 
     pub(crate) fn len_of(&self, group: SlotGroup) -> u32 {
-        u32::try_from(self.slots.values().filter(|slot| slot.up && slot.group == group).count()).unwrap_or(u32::MAX)
+        self.groups.get(&group).copied().unwrap_or(0)
+    }
+
+    /// The groups that have slots.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = SlotGroup> {
+        self.groups.keys().copied()
+    }
+
+    fn count(&mut self) {
+        self.groups.clear();
+        for slot in self.slots.values().filter(|slot| slot.up) {
+            *self.groups.entry(slot.group).or_default() += 1;
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
@@ -113,4 +130,4 @@ pub(crate) struct Worker {
 }
 
 /// The workers that are up.
-pub(crate) type Workers = BTreeMap<WorkerId, Worker>;
+pub(crate) type Workers = FxHashMap<WorkerId, Worker>;

@@ -3,8 +3,9 @@
 //! A line is *due* when its next batch may start: it is full, or may wait for company no longer. The tasks of a line belong
 //! to many flows; each flow's first task of a line is a *head*, by which the flow is found when its turn comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use tenantry_types::MonotonicTime;
 
@@ -52,8 +53,8 @@ pub(crate) struct Line {
     pub(crate) place: Place,
     pub(crate) shape: u64,
     members: BTreeMap<Order, Member>,
-    /// Each flow's tasks.
-    flows: BTreeMap<NodeId, BTreeSet<Order>>,
+    /// Each flow's tasks, in order.
+    flows: BTreeMap<NodeId, VecDeque<Order>>,
     /// Sum of the members' rows.
     rows: u64,
     /// The members by release. Empty while the place never waits for company.
@@ -80,7 +81,7 @@ impl Line {
 
     /// A flow's first task here.
     pub(crate) fn head_of(&self, flow: NodeId) -> Option<(Order, Member)> {
-        let &order = self.flows.get(&flow)?.first()?;
+        let &order = self.flows.get(&flow)?.front()?;
         self.members.get(&order).map(|&member| (order, member))
     }
 
@@ -107,7 +108,7 @@ impl Line {
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     lines: Slab<Line>,
-    index: BTreeMap<(Place, u64), LineId>,
+    index: FxHashMap<(Place, u64), LineId>,
 }
 
 impl Lines {
@@ -134,7 +135,10 @@ impl Lines {
             if !batching.max_delay.is_zero() {
                 line.releases.insert((member.release, order.sequence));
             }
-            line.flows.entry(member.flow).or_default().insert(order);
+            let orders = line.flows.entry(member.flow).or_default();
+            // Nearly always the last one.
+            let at = orders.partition_point(|&known| known < order);
+            orders.insert(at, order);
             line.members.insert(order, member);
         }
         id
@@ -147,7 +151,9 @@ impl Lines {
         line.rows -= u64::from(member.rows);
         line.releases.remove(&(member.release, order.sequence));
         if let Some(orders) = line.flows.get_mut(&member.flow) {
-            orders.remove(&order);
+            if let Ok(at) = orders.binary_search(&order) {
+                orders.remove(at);
+            }
             if orders.is_empty() {
                 line.flows.remove(&member.flow);
             }

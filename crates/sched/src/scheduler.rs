@@ -11,6 +11,7 @@ mod shares;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
@@ -37,12 +38,12 @@ pub struct Scheduler {
     tuning: Tuning,
     backlog: Backlog,
     /// The tasks that wait, by arrival. INVARIANT: each is in its line, in `tasks` and counted at its flow.
-    waiting: BTreeMap<Sequence, Waiting>,
+    waiting: FxHashMap<Sequence, Waiting>,
     /// Every task that waits or runs.
-    tasks: BTreeMap<TaskId, Whereabouts>,
+    tasks: FxHashMap<TaskId, Whereabouts>,
     /// Everything that is up and can have a queue: each placement, and each worker for what is pinned to it.
-    places: BTreeMap<Place, PlaceState>,
-    replicas: BTreeMap<ReplicaId, (PlacementId, WorkerId)>,
+    places: FxHashMap<Place, PlaceState>,
+    replicas: FxHashMap<ReplicaId, (PlacementId, WorkerId)>,
     slots: Slots,
     workers: Workers,
     running: BTreeMap<BatchId, Running>,
@@ -52,7 +53,7 @@ pub struct Scheduler {
     tree: Tree,
     lines: Lines,
     /// Heads whose place somebody serves, as they are in `ranked` and at their flow.
-    heads: BTreeMap<(LineId, NodeId), Head>,
+    heads: FxHashMap<(LineId, NodeId), Head>,
     /// The heads of each slot group by rank: the latest start under the fair policy, the baseline's order otherwise.
     ranked: BTreeSet<(SlotGroup, u64, Order, LineId, NodeId)>,
     reserves: Reserves,
@@ -203,10 +204,10 @@ impl Scheduler {
             policy: config.policy,
             tuning: config.tuning,
             backlog: Backlog::new(config),
-            waiting: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            places: BTreeMap::new(),
-            replicas: BTreeMap::new(),
+            waiting: FxHashMap::default(),
+            tasks: FxHashMap::default(),
+            places: FxHashMap::default(),
+            replicas: FxHashMap::default(),
             slots: Slots::default(),
             workers: Workers::default(),
             running: BTreeMap::new(),
@@ -214,7 +215,7 @@ impl Scheduler {
             starved: BTreeSet::new(),
             tree: Tree::default(),
             lines: Lines::default(),
-            heads: BTreeMap::new(),
+            heads: FxHashMap::default(),
             ranked: BTreeSet::new(),
             reserves: Reserves::default(),
             costs: Costs::default(),

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use tenantry_types::{DeploymentId, KeyId, MonotonicTime, OrganisationId, TenantId};
 
@@ -32,7 +33,7 @@ pub(crate) fn virtual_time(device_time: Duration) -> Virtual {
 }
 
 /// What a node stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     Root(SlotGroup),
     BestEffort(SlotGroup),
@@ -130,8 +131,8 @@ impl Node {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     nodes: Slab<Node>,
-    index: BTreeMap<Key, NodeId>,
-    settings: BTreeMap<Subject, Share>,
+    index: FxHashMap<Key, NodeId>,
+    settings: FxHashMap<Subject, Share>,
     /// Tenants with settings for a key: their tasks go by key.
     keyed: BTreeMap<TenantId, u32>,
     services: u64,
@@ -291,8 +292,9 @@ impl Tree {
 
     /// Hangs every node under the parent its settings ask for. No node may be active.
     pub(crate) fn rehang(&mut self) {
-        let tenants: Vec<(Key, NodeId)> =
+        let mut tenants: Vec<(Key, NodeId)> =
             self.index.iter().filter(|(key, _)| matches!(key, Key::Tenant(_))).map(|(&key, &id)| (key, id)).collect();
+        tenants.sort_unstable();
         for (key, id) in tenants {
             let Some(parent) = self.parent_key(key).map(|parent| self.node(parent)) else { continue };
             let clock = self.nodes.get(parent).map_or(0, |node| node.clock);

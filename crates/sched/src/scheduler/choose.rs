@@ -14,7 +14,7 @@ use crate::tree::{Key, NodeId, virtual_time};
 
 /// Waiting tasks of one reservation, or urgent ones of one group, that are looked at for one that could start: those
 /// before it wait for a busy worker.
-const LOOKAHEAD: usize = 32;
+const LOOKAHEAD: usize = 8;
 /// Tasks of a line that are looked at for each that a batch could still take.
 const FILL_LOOKAHEAD: usize = 4;
 
@@ -78,7 +78,7 @@ impl Scheduler {
             Some(pick) => Some(pick),
             None => self.pick_shared(group),
         }?;
-        if !self.needs_room(slot, pick.worker) {
+        if !self.needs_room(slot, pick) {
             return Some(pick);
         }
         // Whatever is reserved must still be in time when this batch is over; otherwise what is reserved goes first.
@@ -187,14 +187,21 @@ impl Scheduler {
 
     /// Whether the length of what starts on a slot matters to what is reserved there. It does not where it would be
     /// suspended: for a guaranteed reservation on a slot that can, unless both need the same worker.
-    fn needs_room(&self, slot: SlotId, worker: WorkerId) -> bool {
+    /// It is no matter, either, whose own tasks are in the way.
+    fn needs_room(&self, slot: SlotId, pick: Pick) -> bool {
         let at = self.reserves.at(slot);
         if at.is_empty() {
             return false;
         }
         let suspendable = self.slots.get(slot).is_some_and(|slot| slot.suspendable);
-        let matters = |reserve: &Reserve| !suspendable || !reserve.guaranteed || reserve.worker == Some(worker);
-        at.iter().filter_map(|&id| self.reserves.get(id)).any(matters)
+        if !suspendable {
+            return true;
+        }
+        let own = self.waiting.get(&pick.sequence).and_then(|waiting| waiting.tag).map(|tag| tag.reserve);
+        at.iter()
+            .filter(|&&id| Some(id) != own)
+            .filter_map(|&id| self.reserves.get(id))
+            .any(|reserve| !reserve.guaranteed || reserve.worker == Some(pick.worker))
     }
 
     /// How long a batch of these tasks may be on a slot, nanoseconds.
@@ -239,7 +246,7 @@ impl Scheduler {
         let window = virtual_time(self.tuning.window);
         let budget_ns = nanos(self.tuning.quantum);
         // Company must not cost what is reserved its time, not even when the batch takes as long as it hardly ever does.
-        let room_ns = if self.needs_room(slot, pick.worker) { self.room(slot, &chosen) } else { i128::MAX };
+        let room_ns = if self.needs_room(slot, pick) { self.room(slot, &chosen) } else { i128::MAX };
         let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
         let now_ns = self.now.as_nanos();
         let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));

@@ -17,7 +17,7 @@ impl Scheduler {
         if self.policy != Policy::Fair || !self.reserves.any_pending() {
             return;
         }
-        let groups: smallvec::SmallVec<[SlotGroup; 4]> = self.slots.by_group().into_keys().collect();
+        let groups: smallvec::SmallVec<[SlotGroup; 4]> = self.slots.groups().collect();
         for group in groups {
             while let Some((pick, slot)) = self.preemption(group) {
                 let Some(suspended) = self.suspend(slot) else { break };
@@ -107,7 +107,7 @@ impl Scheduler {
         }
         let mut next: Option<MonotonicTime> = None;
         let mut sooner = |at: MonotonicTime| next = Some(next.map_or(at, |known| known.min(at)));
-        for (group, _) in self.slots.by_group() {
+        for group in self.slots.groups() {
             let can_wait = |running: &&Running| running.phase == Phase::Shared && !running.is_suspended;
             let of_group = || self.slots.iter().filter(|(_, slot)| slot.group == group && slot.suspendable);
             let preemptible = || of_group().filter_map(|(_, slot)| self.running.get(&slot.running?)).filter(can_wait);

@@ -147,7 +147,8 @@ impl Scheduler {
     }
 
     fn detach_all(&mut self) -> Vec<Sequence> {
-        let waiting: Vec<Sequence> = self.waiting.keys().copied().collect();
+        let mut waiting: Vec<Sequence> = self.waiting.keys().copied().collect();
+        waiting.sort_unstable();
         for &sequence in &waiting {
             self.detach(sequence);
         }
