@@ -54,9 +54,11 @@ impl Policy {
 pub struct Tuning {
     /// Q: the longest batch that is formed of several tasks.
     pub quantum: Duration,
-    /// T: how far ahead of the others, in device time at weight 1, somebody may be served for an urgent deadline or to
-    /// fill a batch.
+    /// T: how far ahead of the others, in device time at weight 1, somebody may be served for an urgent deadline.
     pub window: Duration,
+    /// How far ahead somebody's tasks may still join a batch that has room: large, since small batches waste the machine
+    /// for everybody.
+    pub fill_window: Duration,
     /// A batch that is expected to end within this is not suspended.
     pub suspend_after: Duration,
     /// A best-effort batch that has been suspended for this long is ended, if that is allowed.
@@ -72,6 +74,7 @@ impl Tuning {
     pub const CPU: Self = Self {
         quantum: Duration::from_millis(20),
         window: Duration::from_millis(100),
+        fill_window: Duration::from_secs(1),
         suspend_after: Duration::from_micros(250),
         suspend_limit: Duration::from_secs(2),
         deadline_grace: Duration::from_secs(1),

@@ -85,6 +85,12 @@ impl Line {
         self.members.get(&order).map(|&member| (order, member))
     }
 
+    /// A flow's tasks here, in order.
+    pub(crate) fn members_of(&self, flow: NodeId) -> impl Iterator<Item = (Order, Member)> {
+        let orders = self.flows.get(&flow).into_iter().flatten();
+        orders.filter_map(|order| self.members.get(order).map(|&member| (*order, member)))
+    }
+
     /// The flows with tasks here.
     pub(crate) fn flows(&self) -> impl Iterator<Item = NodeId> {
         self.flows.keys().copied()

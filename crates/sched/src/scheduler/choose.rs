@@ -243,37 +243,46 @@ impl Scheduler {
         if rows >= max_rows {
             return chosen;
         }
-        let window = virtual_time(self.tuning.window);
         let budget_ns = nanos(self.tuning.quantum);
         // Company must not cost what is reserved its time, not even when the batch takes as long as it hardly ever does.
         let room_ns = if self.needs_room(slot, pick) { self.room(slot, &chosen) } else { i128::MAX };
-        let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
         let now_ns = self.now.as_nanos();
-        let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));
-        // Each flow is looked up once, however many of its tasks come in a row.
-        let mut last: Option<(NodeId, bool)> = None;
-        for (order, member) in line.members().take(lookahead) {
-            if rows >= max_rows {
-                break;
+        let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
+        // Whether a task joins; `false` once the batch would take too long, which whoever comes later does not make better.
+        let mut join = |sequence: Sequence, more: u32, chosen: &mut Chosen| {
+            let Some(waiting) = self.waiting.get(&sequence) else { return true };
+            let with = rows + u64::from(more);
+            if with > max_rows {
+                return true;
             }
-            if order.sequence == pick.sequence || rows + u64::from(member.rows) > max_rows {
-                continue;
-            }
-            let may = match last {
-                Some((flow, may)) if flow == member.flow => may,
-                _ => member.flow == pick.flow || self.tree.is_within(member.flow, window),
-            };
-            last = Some((member.flow, may));
-            let Some(waiting) = self.waiting.get(&order.sequence).filter(|_| may) else { continue };
-            let with = rows + u64::from(member.rows);
             let (median_ns, upper_ns) = self.batch_cost(&anchor.task, with);
             let due = waiting.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos()).min(end_by);
             if median_ns > budget_ns || i128::from(upper_ns) > room_ns || now_ns.saturating_add(upper_ns) > due {
-                // Whoever comes later in the line makes it no shorter.
-                break;
+                return false;
             }
             (rows, end_by) = (with, due);
-            chosen.push(order.sequence);
+            chosen.push(sequence);
+            with < max_rows
+        };
+        // Whose turn it is fills the batch first; where that leaves room, the others in order of the line.
+        for (order, member) in line.members_of(pick.flow).filter(|(order, _)| order.sequence != pick.sequence) {
+            if !join(order.sequence, member.rows, &mut chosen) {
+                return chosen;
+            }
+        }
+        let window = virtual_time(self.tuning.fill_window);
+        let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));
+        // Each flow is looked up once, however many of its tasks come in a row.
+        let mut last: Option<(NodeId, bool)> = None;
+        for (order, member) in line.members().take(lookahead).filter(|(_, member)| member.flow != pick.flow) {
+            let may = match last {
+                Some((flow, may)) if flow == member.flow => may,
+                _ => self.tree.is_within(member.flow, window),
+            };
+            last = Some((member.flow, may));
+            if may && !join(order.sequence, member.rows, &mut chosen) {
+                return chosen;
+            }
         }
         chosen
     }
