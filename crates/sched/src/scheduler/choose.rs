@@ -5,7 +5,7 @@ use tenantry_types::{SlotId, WorkerId};
 
 use crate::admission::Policy;
 use crate::event::{Decision, Phase};
-use crate::queue::{LineId, Sequence};
+use crate::queue::{Line, LineId, Sequence};
 use crate::reserve::{Reserve, ReserveId};
 use crate::scheduler::{Scheduler, nanos};
 use crate::share::SlotGroup;
@@ -17,6 +17,8 @@ use crate::tree::{Key, NodeId, virtual_time};
 const LOOKAHEAD: usize = 8;
 /// Tasks of a line that are looked at for each that a batch could still take.
 const FILL_LOOKAHEAD: usize = 4;
+/// Tasks of a flow that may be given up for a larger batch of those behind them.
+const SKIPS: usize = 4;
 
 /// What was chosen.
 #[derive(Debug, Clone, Copy)]
@@ -91,10 +93,10 @@ impl Scheduler {
 
     fn pick_shared(&mut self, group: SlotGroup) -> Option<Pick> {
         let window = virtual_time(self.tuning.window);
-        // Urgent is what would be late if it waited until everything that waits now is done.
+        // Urgent is what would be late if it waited until everything that waits now is done, or for a batch or two.
         let slots = u64::from(self.slots.len_of(group).max(1));
         let drain_ns = self.backlog.joined_ns(nanos(self.backlog.cost())) / slots + nanos(self.tuning.quantum);
-        let horizon = self.now.as_nanos().saturating_add(drain_ns);
+        let horizon = self.now.as_nanos().saturating_add(drain_ns.min(2 * nanos(self.tuning.quantum)));
         let urgent = self.pick_ranked(group, LOOKAHEAD, horizon, |flow| self.tree.is_within(flow, window));
         urgent.or_else(|| {
             let root = self.tree.find(&Key::Root(group))?;
@@ -243,12 +245,38 @@ impl Scheduler {
         if rows >= max_rows {
             return chosen;
         }
-        let budget_ns = nanos(self.tuning.quantum);
-        // Company must not cost what is reserved its time, not even when the batch takes as long as it hardly ever does.
         let room_ns = if self.needs_room(slot, pick) { self.room(slot, &chosen) } else { i128::MAX };
+        let (mut best, mut limited) = self.company(pick, line, pick.sequence, max_rows, room_ns);
+        // A flow that cannot keep up has its first tasks always at their last moment, and a batch that must be over by then
+        // is small, which makes it keep up even less. One that gives such a task up for the many behind it serves more of
+        // its own. It is only ever its own task that it gives up, and only of a caller without a promise.
+        if pick.phase == Phase::Shared {
+            let later = line.members_of(pick.flow).filter(|(order, _)| order.sequence != pick.sequence);
+            for (order, _) in later.take(SKIPS) {
+                if !limited {
+                    break;
+                }
+                let (other, still) = self.company(pick, line, order.sequence, max_rows, room_ns);
+                if other.len() >= best.len() * 2 {
+                    best = other;
+                }
+                limited = still;
+            }
+        }
+        best
+    }
+
+    /// A batch with `first` and the company it finds. The second answer: whether a deadline kept company out.
+    fn company(&self, pick: Pick, line: &Line, first: Sequence, max_rows: u64, room_ns: i128) -> (Chosen, bool) {
+        let mut chosen = Chosen::new();
+        chosen.push(first);
+        let Some(anchor) = self.waiting.get(&first) else { return (chosen, false) };
+        let mut rows = u64::from(anchor.task.rows.max(1));
+        let budget_ns = nanos(self.tuning.quantum);
         let now_ns = self.now.as_nanos();
         let mut end_by = anchor.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
-        // Whether a task joins; `false` once the batch would take too long, which whoever comes later does not make better.
+        let mut limited = false;
+        // Whether more may join; once the batch would take too long, whoever comes later does not make it better.
         let mut join = |sequence: Sequence, more: u32, chosen: &mut Chosen| {
             let Some(waiting) = self.waiting.get(&sequence) else { return true };
             let with = rows + u64::from(more);
@@ -256,18 +284,25 @@ impl Scheduler {
                 return true;
             }
             let (median_ns, upper_ns) = self.batch_cost(&anchor.task, with);
-            let due = waiting.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos()).min(end_by);
-            if median_ns > budget_ns || i128::from(upper_ns) > room_ns || now_ns.saturating_add(upper_ns) > due {
+            let end_ns = now_ns.saturating_add(upper_ns);
+            limited = end_ns > end_by;
+            if limited || median_ns > budget_ns || i128::from(upper_ns) > room_ns {
                 return false;
             }
-            (rows, end_by) = (with, due);
+            let due = waiting.task.deadline.map_or(u64::MAX, |deadline| deadline.as_nanos());
+            if end_ns > due {
+                // Too late for this one; those behind it have more time.
+                return true;
+            }
+            (rows, end_by) = (with, end_by.min(due));
             chosen.push(sequence);
             with < max_rows
         };
         // Whose turn it is fills the batch first; where that leaves room, the others in order of the line.
-        for (order, member) in line.members_of(pick.flow).filter(|(order, _)| order.sequence != pick.sequence) {
+        let from = anchor.order;
+        for (order, member) in line.members_of(pick.flow).filter(|&(order, _)| order > from) {
             if !join(order.sequence, member.rows, &mut chosen) {
-                return chosen;
+                return (chosen, limited);
             }
         }
         let window = virtual_time(self.tuning.fill_window);
@@ -281,10 +316,10 @@ impl Scheduler {
             };
             last = Some((member.flow, may));
             if may && !join(order.sequence, member.rows, &mut chosen) {
-                return chosen;
+                return (chosen, limited);
             }
         }
-        chosen
+        (chosen, limited)
     }
 
     /// What a batch of so many rows like `task` is expected to take: the middle, and the tail.
