@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -16,7 +16,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 
 help: ## Show this list
 	@echo "make TARGET, with TARGET one of:"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: programs models ## Start a server with two tenants and real models, and ask it real questions
 	target/release/tenantry demo
@@ -26,6 +26,9 @@ test: lint unit fuzz e2e ## Everything that must hold: format, lints, tests, fuz
 
 bench: build models ## Measure throughput, latency, memory; ends with one line a figure
 	$(CARGO) run --release --package tenantry-bench
+
+bench-isolation: build models ## Measure what a tenant notices of another one's flood, under each policy (takes hours)
+	$(CARGO) run --release --package tenantry-bench -- --only isolation
 
 fetch: programs models ## Bring the runtime library and the models into .cache (pinned, hash-checked)
 

@@ -6,6 +6,8 @@ mod document;
 mod extract;
 mod keys;
 mod models;
+mod organisations;
+mod shares;
 mod system;
 mod tenants;
 pub mod types;
@@ -49,6 +51,14 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(versions::show, versions::delete))
         .routes(routes!(models::set_alias, models::delete_alias))
         .routes(routes!(models::deployment, models::set_deployment))
+        .routes(routes!(organisations::list, organisations::create))
+        .routes(routes!(organisations::delete))
+        .routes(routes!(organisations::share, organisations::set_share))
+        .routes(routes!(shares::list))
+        .routes(routes!(shares::tenant, shares::set_tenant))
+        .routes(routes!(shares::deployment, shares::set_deployment))
+        .routes(routes!(shares::key, shares::set_key))
+        .routes(routes!(system::policy, system::set_policy))
         .routes(routes!(system::status))
         .routes(routes!(system::metrics))
         .routes(routes!(system::document))

@@ -13,6 +13,7 @@ use tenantry_types::{InferResponse, ModelRef, Payload, RequestId, ServiceError};
 
 use crate::body::collect;
 use crate::encoding::{self, MIN_COMPRESSED_BYTES};
+use crate::explain;
 use crate::pool::{LONG_BINARY_BYTES, LONG_JSON_BYTES};
 use crate::reply::{Reply, ReplyBody};
 use crate::route::Edge;
@@ -36,12 +37,13 @@ pub(crate) struct Call {
 /// Serves an infer call of an authenticated caller.
 pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<Incoming>) -> Result<Reply, ServiceError> {
     // From headers alone: a refusal reads no body.
-    let mut permit = edge.server.admit(&call.principal, request.body().size_hint().exact())?;
+    let mut permit = edge.server.admit(&call.principal, &call.model, request.body().size_hint().exact())?;
     let (head, body) = request.into_parts();
     let coding = encoding::of_content(&head.headers)?;
     let accepted = encoding::accepted(&head.headers);
     let header_length = text_of(&head.headers, &HEADER_LENGTH)?;
     let timeout = timeout_of(&head.headers)?;
+    let explains = explain::is_wanted(&head.headers);
     drop(head);
 
     let body = collect(body, &mut permit, edge.settings.body_timeout).await?;
@@ -59,6 +61,7 @@ pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<Incoming>) -
     };
     let inferred = edge.server.infer(&call.principal, &permit, call.id, infer).await?;
 
+    let explanation = explains.then(|| inferred.explanation());
     let response = inferred.response;
     let json_bytes = json_bytes(&response, &reply);
     let is_long = json_bytes > LONG_JSON_BYTES;
@@ -68,6 +71,9 @@ pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<Incoming>) -
     let id = call.id;
     let mut reply = edge.pool.run(is_long, move || encode(&response, &reply, accepted, id)).await??;
     reply.body_mut().keep(permit);
+    if let Some(explanation) = explanation {
+        explain::answered(&mut reply, &explanation);
+    }
     Ok(reply)
 }
 

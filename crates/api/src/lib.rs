@@ -13,6 +13,7 @@ pub mod admin;
 mod body;
 mod connection;
 mod encoding;
+mod explain;
 mod infer;
 mod metrics;
 mod path;

@@ -92,6 +92,9 @@ impl Body for ReplyBody {
 struct ErrorBody<'a> {
     error: &'a str,
     code: &'static str,
+    /// Which limit refused it, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     request_id: &'a RequestId,
 }
 
@@ -117,7 +120,8 @@ pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: Byt
 /// The response for an error: the one place where codes become statuses and headers.
 pub(crate) fn error(error: &ServiceError, request: &RequestId) -> Reply {
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = ErrorBody { error: &error.message, code: error.code.as_str(), request_id: request };
+    let body =
+        ErrorBody { error: &error.message, code: error.code.as_str(), reason: error.reason, request_id: request };
     let mut response = json(status, &body);
     let headers = response.headers_mut();
     if let Some(after) = error.retry_after {
@@ -171,13 +175,16 @@ mod tests {
     async fn an_error_has_the_form_of_the_contract() {
         let request = RequestId::from_parts(1, [2; 10]);
         let refusal = ServiceError::new(ErrorCode::ResourceExhausted, "queue \"full\"")
+            .because("tenant_queue_full")
             .retry_after(Duration::from_micros(1_500_001));
         let response = error(&refusal, &request);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["retry-after-ms"], "1501");
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        let expected = format!(r#"{{"error":"queue \"full\"","code":"resource_exhausted","request_id":"{request}"}}"#);
+        let expected = format!(
+            r#"{{"error":"queue \"full\"","code":"resource_exhausted","reason":"tenant_queue_full","request_id":"{request}"}}"#
+        );
         assert_eq!(body, expected);
     }
 

@@ -11,6 +11,7 @@ use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName, TensorSpec};
 
+use crate::explain;
 use crate::infer::{Call, infer};
 use crate::path::{self, ModelAction, V2Path};
 use crate::reply::{self, Reply, json};
@@ -104,7 +105,14 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         path => match edge.server.authenticate(authorization(request.headers())) {
             Ok(principal) => {
                 let tenant = Arc::clone(&principal.tenant_name);
+                let explains = explain::is_wanted(request.headers());
                 let served = serve_caller(edge, path, principal, request, id).await;
+                if explains && let Err(error) = &served {
+                    log(&served, &id, &tenant, uri.path());
+                    let mut reply = reply::error(error, &id);
+                    explain::refused(&mut reply, error);
+                    return reply;
+                }
                 log(&served, &id, &tenant, uri.path());
                 served
             }

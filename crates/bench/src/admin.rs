@@ -52,6 +52,35 @@ impl Admin {
         Ok(key.get("key").and_then(Value::as_str).context("the answer has no key")?.to_owned())
     }
 
+    /// The operator's tenant, whose published models serve every tenant from one worker.
+    pub(crate) fn operator(&self) -> Result<String> {
+        let all = self.get("tenants")?;
+        let tenants = all.get("tenants").and_then(Value::as_array).context("the answer has no tenants")?;
+        let is_operator = |tenant: &&Value| tenant.get("operator").and_then(Value::as_bool) == Some(true);
+        let operator = tenants.iter().find(is_operator).context("the server has no operator's tenant")?;
+        Ok(operator.get("name").and_then(Value::as_str).context("a tenant without a name")?.to_owned())
+    }
+
+    /// Switches the scheduler's policy, while the server runs.
+    pub(crate) fn policy(&self, policy: &str) -> Result<()> {
+        self.put("system/policy", &json!({"policy": policy})).map(|_| ())
+    }
+
+    /// Gives a tenant these settings and no others.
+    pub(crate) fn settle(&self, tenant: &str, settings: &Value) -> Result<()> {
+        self.put(&format!("tenants/{tenant}/share"), &json!({"settings": settings})).map(|_| ())
+    }
+
+    /// The device time a tenant's requests have used so far, seconds, by the server's own metrics.
+    pub(crate) fn device_seconds(&self, tenant: &str) -> Result<f64> {
+        let request = self.agent.get(format!("{}/admin/v1/metrics", self.url));
+        let mut response = request.header("authorization", format!("Bearer {}", self.key)).call()?;
+        let status = response.status();
+        let text = response.body_mut().read_to_string()?;
+        anyhow::ensure!(status.is_success(), "the server answered {status}: {text}");
+        Ok(device_seconds_in(&text, tenant))
+    }
+
     /// Uploads a model file; answers its digest.
     pub(crate) fn upload(&self, tenant: &str, model: &[u8]) -> Result<String> {
         let request = self.agent.post(format!("{}/admin/v1/tenants/{tenant}/artefacts?filename=model.onnx", self.url));
@@ -99,5 +128,31 @@ impl Admin {
             "min_replicas": 0, "max_replicas": 1, "idle_after_seconds": 1,
         });
         self.put(&path, &change).map(|_| ())
+    }
+}
+
+/// The sum of a tenant's series, whatever model they are of.
+fn device_seconds_in(metrics: &str, tenant: &str) -> f64 {
+    let label = format!("tenant=\"{tenant}\"");
+    let series = metrics.lines().filter(|line| line.starts_with("tenantry_device_time_seconds_total{"));
+    series
+        .filter_map(|line| line.split_once('}'))
+        .filter(|(labels, _)| labels.contains(&label))
+        .filter_map(|(_, value)| value.split_whitespace().next()?.parse::<f64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_seconds_in;
+
+    #[test]
+    fn a_tenants_series_are_added_up() {
+        let metrics = "# TYPE tenantry_device_time_seconds counter\n\
+                       tenantry_device_time_seconds_total{tenant=\"a\",model=\"p/x\"} 1.5\n\
+                       tenantry_device_time_seconds_total{tenant=\"a\",model=\"p/y\"} 0.25\n\
+                       tenantry_device_time_seconds_total{tenant=\"ab\",model=\"p/y\"} 7\n";
+        assert_eq!(device_seconds_in(metrics, "a"), 1.75);
+        assert_eq!(device_seconds_in(metrics, "c"), 0.0);
     }
 }

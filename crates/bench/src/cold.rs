@@ -10,7 +10,7 @@ use tenantry_engine::Runtime;
 
 use crate::Bench;
 use crate::figures::{Figures, at_most, median};
-use crate::load::Request;
+use crate::load::Repeated;
 use crate::models::Subject;
 use crate::raw::Raw;
 use crate::server::Server;
@@ -40,7 +40,7 @@ fn one(runtime: &Runtime, server: &Server, subject: &Subject, round: u32) -> Res
     let key = server.admin.tenant(&tenant)?;
     let digest = server.admin.upload(&tenant, &subject.model)?;
     server.admin.register(&tenant, subject.name, &digest)?;
-    let request = Request::infer(server.address, subject.name, &key, subject)?;
+    let request = Repeated::infer(server.address, subject.name, &key, subject)?;
     let start = Instant::now();
     request.one_by_one(1)?;
     Ok((raw, start.elapsed()))

@@ -11,7 +11,7 @@ pub(crate) struct Figures {
 
 #[derive(Debug, Serialize)]
 struct Figure {
-    name: &'static str,
+    name: String,
     value: f64,
     unit: &'static str,
     goal: Goal,
@@ -36,7 +36,8 @@ pub(crate) const fn at_most(number: f64) -> Goal {
 
 impl Figures {
     /// Files a figure.
-    pub(crate) fn add(&mut self, name: &'static str, value: f64, unit: &'static str, goal: Goal) {
+    pub(crate) fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {
+        let name = name.into();
         eprintln!("  {name} = {value:.3} {unit}");
         self.figures.push(Figure { name, value, unit, goal });
     }

@@ -7,7 +7,7 @@ use tenantry_engine::Runtime;
 
 use crate::Bench;
 use crate::figures::{Figures, at_most, median};
-use crate::load::{Request, Seen};
+use crate::load::{Repeated, Seen};
 use crate::models::Models;
 use crate::null;
 use crate::process::cpu_time;
@@ -27,7 +27,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let key = server.admin.tenant("acme")?;
     let digest = server.admin.upload("acme", &subject.model)?;
     server.admin.register("acme", subject.name, &digest)?;
-    let request = Request::infer(server.address, subject.name, &key, &subject)?;
+    let request = Repeated::infer(server.address, subject.name, &key, &subject)?;
     let (null, null_address) = null::start()?;
     let null_request = request.to(null_address);
     for warm in [&request, &null_request] {
@@ -63,7 +63,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
 }
 
 /// Processor time of a server with all its processes, per answered request, microseconds.
-fn cpu_per_request(server: u32, request: &Request, time: Duration) -> Result<f64> {
+fn cpu_per_request(server: u32, request: &Repeated, time: Duration) -> Result<f64> {
     let before = cpu_time(server);
     let seen = request.flood(CONNECTIONS, time)?;
     Ok(micros(cpu_time(server).saturating_sub(before)) / seen.answers.max(1) as f64)

@@ -13,15 +13,20 @@
 
 mod admin;
 mod cold;
+mod fairness;
 mod figures;
+mod isolation;
 mod latency;
 mod load;
 mod memory;
 mod models;
 mod null;
+mod poll;
 mod process;
 mod raw;
+mod refusal;
 mod server;
+mod share_of_64;
 mod throughput;
 
 use std::path::PathBuf;
@@ -37,10 +42,10 @@ use crate::models::Models;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group: throughput, latency, memory or cold\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
+    after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only: throughput, latency, memory, cold.
+    /// Run these groups only; without it all but isolation, which takes longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -58,6 +63,15 @@ struct Arguments {
     /// The folder with the fetched runtime and models.
     #[arg(long, default_value = ".cache", value_name = "DIR")]
     cache: PathBuf,
+    /// Requests of the victim, alone and attacked each, in every arm of the isolation group.
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    victim_requests: u32,
+    /// These arms of the isolation group only: same_small, other_small, other_big, same_big.
+    #[arg(long, value_delimiter = ',', value_name = "ARM", value_parser = isolation::ARMS)]
+    arms: Vec<String>,
+    /// A short run to see that everything works; its figures mean little.
+    #[arg(long)]
+    quick: bool,
     /// Print the figures as JSON instead of lines.
     #[arg(long)]
     json: bool,
@@ -72,6 +86,14 @@ enum Group {
     Latency,
     Memory,
     Cold,
+    /// What one decision of the scheduler costs.
+    Scheduler,
+    /// What a refused request costs.
+    Refusal,
+    /// What fairness costs in throughput.
+    Fairness,
+    /// What a tenant notices of another one's flood.
+    Isolation,
 }
 
 /// What every measurement needs.
@@ -81,6 +103,33 @@ struct Bench {
     rounds: u32,
     seconds: u32,
     registry_models: u32,
+    quick: bool,
+    victim_requests: u32,
+    arms: Vec<String>,
+}
+
+/// One group's measurement.
+type Measure = fn(&Bench, &mut Figures) -> Result<()>;
+
+impl Bench {
+    /// Finds the programs and models that the groups with a server need.
+    fn prepare(arguments: &Arguments) -> Result<Self> {
+        let tenantry = match &arguments.tenantry {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("where is this program?")?.with_file_name("tenantry"),
+        };
+        anyhow::ensure!(tenantry.exists(), "there is no `tenantry` beside this program: run `make bench`");
+        Ok(Self {
+            tenantry,
+            models: Models::find(&arguments.cache)?,
+            rounds: arguments.rounds,
+            seconds: arguments.seconds,
+            registry_models: arguments.models,
+            quick: arguments.quick,
+            victim_requests: arguments.victim_requests,
+            arms: arguments.arms.clone(),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -111,32 +160,29 @@ fn with_telemetry_off() -> Result<()> {
 
 fn measure(arguments: &Arguments) -> Result<()> {
     with_telemetry_off()?;
-    let tenantry = match &arguments.tenantry {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().context("where is this program?")?.with_file_name("tenantry"),
-    };
-    anyhow::ensure!(tenantry.exists(), "there is no `tenantry` beside this program: run `make bench`");
     process::pin(process::LOAD_CPU).context("the load needs a second processor")?;
-    let bench = Bench {
-        tenantry,
-        models: Models::find(&arguments.cache)?,
-        rounds: arguments.rounds,
-        seconds: arguments.seconds,
-        registry_models: arguments.models,
-    };
     let mut figures = Figures::default();
-    let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
-    if wanted(Group::Throughput) {
-        throughput::measure(&bench, &mut figures)?;
+    let wanted = |group: Group| match arguments.only.as_slice() {
+        [] => group != Group::Isolation,
+        only => only.contains(&group),
+    };
+    if wanted(Group::Scheduler) {
+        poll::measure(arguments.quick, &mut figures)?;
     }
-    if wanted(Group::Latency) {
-        latency::measure(&bench, &mut figures)?;
-    }
-    if wanted(Group::Cold) {
-        cold::measure(&bench, &mut figures)?;
-    }
-    if wanted(Group::Memory) {
-        memory::measure(&bench, &mut figures)?;
+    let groups: [(Group, Measure); 7] = [
+        (Group::Throughput, throughput::measure),
+        (Group::Latency, latency::measure),
+        (Group::Cold, cold::measure),
+        (Group::Memory, memory::measure),
+        (Group::Refusal, refusal::measure),
+        (Group::Fairness, fairness::measure),
+        (Group::Isolation, isolation::measure),
+    ];
+    if groups.iter().any(|(group, _)| wanted(*group)) {
+        let bench = Bench::prepare(arguments)?;
+        for (_, measure) in groups.iter().filter(|(group, _)| wanted(*group)) {
+            measure(&bench, &mut figures)?;
+        }
     }
     figures.print(arguments.json)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Bench;
 use crate::figures::{Figures, at_most};
-use crate::load::Request;
+use crate::load::Repeated;
 use crate::models::{Models, Subject};
 use crate::process::{mib, private_bytes};
 use crate::server::Server;
@@ -36,7 +36,7 @@ fn copies(bench: &Bench, figures: &mut Figures) -> Result<()> {
     for copy in 0..=COPIES {
         let model = format!("copy-{copy}");
         server.admin.register("owner", &model, &digest)?;
-        Request::infer(server.address, &model, &owner_key, &subject)?.one_by_one(3)?;
+        Repeated::infer(server.address, &model, &owner_key, &subject)?.one_by_one(3)?;
         std::thread::sleep(SETTLE);
         let [worker] = workers(&server)?[..] else { anyhow::bail!("one domain has not exactly one worker") };
         in_one.push(private_bytes(worker)?);
@@ -51,7 +51,7 @@ fn copies(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let known = workers(&server)?;
     for caller in 0..COPIES {
         let key = server.admin.tenant(&format!("caller-{caller}"))?;
-        Request::infer(server.address, "owner/copy-0", &key, &subject)?.one_by_one(3)?;
+        Repeated::infer(server.address, "owner/copy-0", &key, &subject)?.one_by_one(3)?;
     }
     std::thread::sleep(SETTLE);
     for worker in workers(&server)?.into_iter().filter(|worker| !known.contains(worker)) {
@@ -73,7 +73,7 @@ fn idle_worker(server: &Server) -> Result<f64> {
     let digest = server.admin.upload("idler", &subject.model)?;
     server.admin.register("idler", subject.name, &digest)?;
     server.admin.unload_when_idle("idler", subject.name)?;
-    Request::infer(server.address, subject.name, &key, &subject)?.one_by_one(1)?;
+    Repeated::infer(server.address, subject.name, &key, &subject)?.one_by_one(1)?;
     // Asked until it says so; a worker without a model is kept for a while before it is ended.
     for _ in 0..200 {
         let empty = worker_list(server)?.into_iter().find(|worker| {

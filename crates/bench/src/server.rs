@@ -59,8 +59,9 @@ impl Server {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("tenantry.toml");
         let data = folder.path().join("data");
+        // Warnings only: the log is no part of the measurement.
         let text = format!(
-            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n",
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n[log]\nfilter = \"warn\"\n",
             data.display().to_string(),
             bench.models.library.display().to_string()
         );
@@ -68,8 +69,6 @@ impl Server {
         let mut child = on_cpu(SERVER_CPU, || {
             let mut command = Command::new(&bench.tenantry);
             command.arg("serve").arg("--config").arg(&config).stdout(Stdio::piped());
-            // Warnings only: at a million requests the log is no part of the measurement.
-            command.env("TENANTRY_LOG", "warn");
             Ok(Child::new(command.spawn().context("tenantry does not start")?))
         })?;
         let ready: Value = serde_json::from_str(&first_line(&mut child)?).context("no ready line")?;

@@ -7,7 +7,7 @@ use tenantry_engine::Runtime;
 
 use crate::Bench;
 use crate::figures::{Figures, at_least, median};
-use crate::load::Request;
+use crate::load::Repeated;
 use crate::models::Subject;
 use crate::raw::Raw;
 use crate::server::Server;
@@ -32,7 +32,7 @@ fn one(bench: &Bench, runtime: &Runtime, server: &Server, key: &str, subject: &S
     let digest = server.admin.upload("acme", &subject.model)?;
     let version = server.admin.register("acme", subject.name, &digest)?;
     let best = version.pointer("/profile/best_batch").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let request = Request::infer(server.address, subject.name, key, subject)?;
+    let request = Repeated::infer(server.address, subject.name, key, subject)?;
     let mut raw = Raw::load(runtime, subject)?;
     let raw_best = raw.best_batch()?;
     eprintln!("{}: best batch {raw_best} raw, {best} as registered", subject.name);

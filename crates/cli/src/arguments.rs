@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
+use tenantry_load::TenantEntry;
+use tenantry_server::config::ByteSize;
+use tenantry_types::{KeyId, ModelName, ModelRef, OrganisationName, TenantName};
 
 /// Where a server is looked for unless told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
@@ -45,6 +47,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run the server.
     #[command(after_help = "Examples:\n  tenantry serve\n  tenantry serve --config /etc/tenantry.toml\n  \
+                            tenantry serve --record-arrivals arrivals.csv\n  \
                             tenantry config reference        every key of the configuration\n\n\
                             The first start writes the first administrator's key into the data folder.")]
     Serve(Serve),
@@ -57,9 +60,15 @@ pub(crate) enum Command {
     /// Show what a running server does (for the platform's administrators).
     #[command(after_help = "Example:\n  tenantry status --key \"$PLATFORM_KEY\"")]
     Status,
-    /// Create, list and remove tenants.
+    /// Create, list and remove tenants; show and set their shares and limits.
     #[command(subcommand)]
     Tenant(Tenant),
+    /// Create, list and remove organisations: tenants under one share.
+    #[command(subcommand)]
+    Organisation(Organisation),
+    /// Show or switch how the server chooses what runs next.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(Key),
@@ -69,11 +78,40 @@ pub(crate) enum Command {
     /// Ask a model.
     #[command(after_help = "Examples:\n  tenantry infer digits --input 'x=[[0.5, 1, 2]]'\n  \
                             tenantry infer digits --input x=@pixels.f32 --shape x=1,28,28 --output label\n  \
-                            tenantry infer platform/file-type --request request.json --json\n  \
+                            tenantry infer platform/file-type --request request.json --json --explain\n  \
                             echo '{\"inputs\":[...]}' | tenantry infer digits --request -\n\n\
                             An input is NAME=JSON (numbers, nested as the shape is) or NAME=@FILE (the raw tensor:\n\
                             little-endian, row-major; the shape comes from --shape or the file's size).")]
     Infer(Infer),
+    /// Send load as several tenants at once and show what each of them got: how well they are kept apart.
+    #[command(after_help = "Examples:\n  tenantry bench --tenant acme:$ACME_KEY:digits:20 --tenant globex:$GLOBEX_KEY:digits:flood=64\n  \
+                            tenantry bench --plan plan.toml --duration 30s --json\n  \
+                            tenantry bench --trace arrivals.csv --tenant acme:$ACME_KEY --tenant globex:$GLOBEX_KEY --speed 2\n\n\
+                            A tenant is NAME:KEY:MODEL and a load: RATE (requests a second, sent when they are due, whatever the\n\
+                            server does) or flood=N (N connections, each sending again as soon as it has its answer). Latency\n\
+                            counts from when a request was due. Inputs are made up from the model's metadata. A plan file has:\n\n  \
+                            duration = \"10s\"\n  \
+                            [[tenant]]\n  \
+                            name = \"acme\"\n  \
+                            key_env = \"ACME_KEY\"        # or key = \"...\"\n  \
+                            model = \"platform/digits\"\n  \
+                            rate = 20                   # or flood = 64\n  \
+                            arrivals = \"poisson\"        # or \"constant\"\n  \
+                            timeout = \"200ms\"           # later answers are late\n  \
+                            rows = 1\n  \
+                            shapes = { x = [1, 28] }    # of inputs whose extents the model leaves open")]
+    Bench(Bench),
+    /// Replay recorded arrivals against other shares, slots or another policy: what would each tenant have got?
+    #[command(after_help = "Examples:\n  tenantry serve --record-arrivals arrivals.csv\n  \
+                            tenantry what-if --trace arrivals.csv --tenants tenants.toml\n  \
+                            tenantry what-if --trace arrivals.csv --tenants tenants.toml --policy fifo --slots 2 --svg fifo.svg\n\n\
+                            A tenants file (every key is optional):\n\n  \
+                            [slots]\n  count = 2\n\n  \
+                            [tenants.acme]\n  tier = \"guaranteed\"       # or burstable, best-effort\n  weight = 2\n  \
+                            reservation = \"0.25\"     # slots\n  burst = \"100ms\"\n  limit = \"0.5\"            # slots\n\n  \
+                            [models.digits]           # otherwise as the trace says its runs took\n  \
+                            fixed = \"2ms\"\n  per_row = \"300us\"\n  max_rows = 32")]
+    WhatIf(WhatIf),
     /// The configuration's reference, and a check of a file.
     #[command(subcommand)]
     Config(Config),
@@ -112,6 +150,12 @@ pub(crate) struct Serve {
     /// Write the ready line to this file too, once requests are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+    /// Write each request's arrival, size and measured time into this file, without its data: what `tenantry what-if` reads.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record_arrivals: Option<PathBuf>,
+    /// Write everything the scheduler hears and decides into this file: what `tenantry-sim check` reads.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record_decisions: Option<PathBuf>,
     /// How log lines look. Without it: as configured, or for people when standard error is a terminal.
     #[arg(long, value_enum)]
     pub(crate) log: Option<LogStyle>,
@@ -147,6 +191,32 @@ pub(crate) enum Tenant {
     /// List tenants.
     #[command(visible_alias = "ls", after_help = "Example:\n  tenantry tenant list --json")]
     List,
+    /// Show a tenant, with the shares and limits of it, its deployments and its keys.
+    #[command(after_help = "Example:\n  tenantry tenant show acme")]
+    Show {
+        /// Its name.
+        name: TenantName,
+    },
+    /// Show the share and limits of a tenant, or of one of its deployments or keys; with options, set those first.
+    #[command(after_help = "Examples:\n  tenantry tenant limits acme\n  \
+                            tenantry tenant limits acme --tier guaranteed --reserve 0.25 --rate 200 --max-requests 64\n  \
+                            tenantry tenant limits acme --model platform/file-type --weight 3\n  \
+                            tenantry tenant limits acme --key key_0193… --rate 5 --burst 10\n  \
+                            tenantry tenant limits acme --unset reservation --unset rate\n  \
+                            tenantry tenant limits acme --reset\n\n\
+                            What is set here holds for requests that arrive from now on, without a restart.")]
+    Limits {
+        /// The tenant.
+        name: TenantName,
+        /// Of its requests to this model: `name`, or `owner/name`.
+        #[arg(long, conflicts_with = "key_id")]
+        model: Option<ModelRef>,
+        /// Of its requests with this key.
+        #[arg(long = "of-key", value_name = "KEY_ID")]
+        key_id: Option<KeyId>,
+        #[command(flatten)]
+        limits: Box<Limits>,
+    },
     /// Remove a tenant with its keys, models and versions.
     #[command(after_help = "Example:\n  tenantry tenant rm acme --yes")]
     Rm {
@@ -156,6 +226,150 @@ pub(crate) enum Tenant {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Organisation {
+    /// Create an organisation.
+    #[command(after_help = "Example:\n  tenantry organisation create acme-group\n  \
+                            tenantry tenant limits acme --organisation acme-group")]
+    Create {
+        /// Its name.
+        name: OrganisationName,
+    },
+    /// List organisations with their tenants.
+    #[command(visible_alias = "ls", after_help = "Example:\n  tenantry organisation list")]
+    List,
+    /// Show the share of an organisation; with options, set it first.
+    #[command(after_help = "Example:\n  tenantry organisation limits acme-group --weight 4")]
+    Limits {
+        /// The organisation.
+        name: OrganisationName,
+        #[command(flatten)]
+        limits: Box<Limits>,
+    },
+    /// Remove an organisation no tenant belongs to.
+    #[command(after_help = "Example:\n  tenantry organisation rm acme-group")]
+    Rm {
+        /// Its name.
+        name: OrganisationName,
+    },
+}
+
+/// How the server chooses what runs next.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Show the policy in force.
+    #[command(after_help = "Example:\n  tenantry policy show")]
+    Show,
+    /// Switch it until the server ends; `scheduler.policy` in the configuration says with which it starts.
+    #[command(after_help = "Examples:\n  tenantry policy set fifo\n  tenantry policy set fair")]
+    Set {
+        /// The policy.
+        #[arg(value_enum)]
+        policy: PolicyName,
+    },
+}
+
+/// A policy: the server's own, and three to compare it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyName {
+    /// By reservation, then by weight in measured device time.
+    Fair,
+    /// The oldest request first.
+    Fifo,
+    /// One batch a tenant in turn.
+    RoundRobin,
+    /// The higher tier first.
+    StrictPriority,
+}
+
+/// Which parts of a share are promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierName {
+    /// Its reservation is kept whatever others send.
+    Guaranteed,
+    /// Its weight's share.
+    Burstable,
+    /// What is left.
+    BestEffort,
+}
+
+/// A setting that can be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LimitName {
+    Organisation,
+    Tier,
+    Weight,
+    Reservation,
+    DeviceTime,
+    Rate,
+    MaxRequests,
+    MaxQueuedTasks,
+    MaxQueuedData,
+    MaxBody,
+    MaxBodies,
+    SlotGroup,
+    BatchWithOthers,
+}
+
+/// A share and limits; what is not named stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub(crate) struct Limits {
+    /// Which parts of the share are promised.
+    #[arg(long, value_enum)]
+    pub(crate) tier: Option<TierName>,
+    /// The part of its parent's time while others have work, too; 1 for who was given none.
+    #[arg(long)]
+    pub(crate) weight: Option<f64>,
+    /// Device time kept free for it, in slots: 0.25 is a quarter of one.
+    #[arg(long, value_name = "SLOTS")]
+    pub(crate) reserve: Option<f64>,
+    /// Device time it may use of its reservation at once, such as 100ms.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "reserve")]
+    pub(crate) reserve_burst: Option<Duration>,
+    /// Device time beyond which its requests are refused, in slots.
+    #[arg(long, value_name = "SLOTS")]
+    pub(crate) device_time: Option<f64>,
+    /// Device time it may use at once, such as 1s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "device_time")]
+    pub(crate) device_time_burst: Option<Duration>,
+    /// Requests per second.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub(crate) rate: Option<f64>,
+    /// Requests that may come at once.
+    #[arg(long, requires = "rate")]
+    pub(crate) burst: Option<u32>,
+    /// Requests in flight at the same time.
+    #[arg(long)]
+    pub(crate) max_requests: Option<u32>,
+    /// Requests waiting for a slot.
+    #[arg(long)]
+    pub(crate) max_queued_tasks: Option<u32>,
+    /// Tensor data waiting for a slot, such as 64MiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_queued_data: Option<ByteSize>,
+    /// The largest body, such as 1MiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_body: Option<ByteSize>,
+    /// Bodies and answers in flight, such as 256MiB; tenants only.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_bodies: Option<ByteSize>,
+    /// The organisation it belongs to; tenants only.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) organisation: Option<OrganisationName>,
+    /// The slots it runs on, as `[[workers.group]]` names them; tenants only.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) slot_group: Option<String>,
+    /// Whether its requests may share batches with other tenants'; tenants only.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) batch_with_others: Option<bool>,
+    /// Take a setting back; may be given several times.
+    #[arg(long, value_enum, value_name = "SETTING")]
+    pub(crate) unset: Vec<LimitName>,
+    /// Take all settings back.
+    #[arg(long)]
+    pub(crate) reset: bool,
 }
 
 /// What a key may do.
@@ -279,6 +493,9 @@ pub(crate) enum Model {
         /// How long a copy above the minimum may idle, such as 5m.
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         idle_after: Option<Duration>,
+        /// How long a request may take when its client names no timeout, such as 500ms.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        default_timeout: Option<Duration>,
     },
     /// Let every tenant use a model, or only its owner again.
     #[command(after_help = "Examples:\n  tenantry model share file-type\n  tenantry model share file-type --nobody")]
@@ -357,6 +574,62 @@ pub(crate) struct Infer {
     /// How long to wait for the answer, such as 500ms.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Also say on standard error where the request's time went, or which limit refused it.
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// A tenant and its load; may be given several times. A key with a colon in it goes into a plan file.
+    #[arg(long = "tenant", value_name = "NAME:KEY[:MODEL[:RATE|:flood=N]]")]
+    pub(crate) tenants: Vec<TenantEntry>,
+    /// A file with tenants and their loads.
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    pub(crate) plan: Option<PathBuf>,
+    /// Recorded arrivals (`tenantry serve --record-arrivals`), sent by the tenants named with --tenant NAME:KEY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Send recorded arrivals so much faster.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "trace")]
+    pub(crate) speed: f64,
+    /// How long the load counts, such as 30s; without it 10s, or as long as the trace.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// How long load is sent before anything counts; without it 1s, or nothing of a trace.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) warmup: Option<Duration>,
+    /// The timeout of requests that have none of their own, sent along; an answer after it is late.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Rows of requests that name none.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) rows: u32,
+    /// Equal seeds give equal arrivals and inputs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhatIf {
+    /// The arrivals, as `tenantry serve --record-arrivals` writes them; ServeGen's slices are read, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: PathBuf,
+    /// Who the tenants are and on what they run, in TOML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tenants: PathBuf,
+    /// Slots that everybody uses; overrides the file.
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<u16>,
+    /// The policy; overrides the file.
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<PolicyName>,
+    /// Let requests come so much faster than recorded.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub(crate) speed: f64,
+    /// Write a picture of each tenant's service over time.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,10 @@ use ureq::{Agent, Body, SendBody};
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
 /// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The header that asks where a request's time goes.
+const EXPLAIN: &str = "x-tenantry-explain";
+/// The header that says it.
+const TIMING: &str = "x-tenantry-timing";
 /// The header with the length of the JSON part of a body with binary tensors.
 pub(crate) const JSON_LENGTH: &str = "inference-header-content-length";
 
@@ -28,6 +32,8 @@ pub(crate) struct Refused {
     pub(crate) message: String,
     /// Whether a key was sent.
     pub(crate) has_key: bool,
+    /// Which limit refused it, in the server's word for programs.
+    pub(crate) reason: Option<String>,
 }
 
 fn hint(status: u16, has_key: &bool) -> &'static str {
@@ -42,6 +48,8 @@ fn hint(status: u16, has_key: &bool) -> &'static str {
 /// A raw answer: what inference reads its tensors from.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// Where the time went, as the server says, if it was asked.
+    pub(crate) timing: Option<String>,
     /// The length of the JSON part, where binary tensors follow.
     pub(crate) json_length: Option<String>,
     /// The body.
@@ -109,9 +117,13 @@ impl Client {
         json_length: Option<usize>,
         body: &[u8],
         timeout: Option<Duration>,
+        explain: bool,
     ) -> Result<Answer> {
         let mut headers = vec![("content-length", body.len().to_string())];
         headers.extend(timeout.map(|timeout| ("x-request-timeout-ms", timeout.as_millis().max(1).to_string())));
+        if explain {
+            headers.push((EXPLAIN, "1".to_owned()));
+        }
         match json_length {
             Some(length) => {
                 headers.push((JSON_LENGTH, length.to_string()));
@@ -121,8 +133,9 @@ impl Client {
         }
         let path = format!("{}/infer", model_path(model, version));
         let response = self.call(Method::POST, &path, &headers, SendBody::from_reader(&mut &*body))?;
-        let json_length = response.headers().get(JSON_LENGTH).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Answer { json_length, body: read_bytes(response)? })
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (timing, json_length) = (text(TIMING), text(JSON_LENGTH));
+        Ok(Answer { timing, json_length, body: read_bytes(response)? })
     }
 
     /// Runs one inference with binary tensors both ways.
@@ -131,8 +144,8 @@ impl Client {
             ReplyFormat { default: Form::Binary, outputs: request.outputs.iter().map(|_| Form::Binary).collect() };
         let encoded = tenantry_oip::encode_request(request, Form::Binary, &reply)?;
         let body = encoded.body.to_contiguous();
-        let answer =
-            self.infer_raw(&request.model, request.version.as_deref(), encoded.json_length, &body, request.timeout)?;
+        let version = request.version.as_deref();
+        let answer = self.infer_raw(&request.model, version, encoded.json_length, &body, request.timeout, false)?;
         answer.decode()
     }
 
@@ -178,12 +191,15 @@ impl Client {
         #[derive(serde::Deserialize)]
         struct Said {
             error: String,
+            #[serde(default)]
+            reason: Option<String>,
         }
         let status = response.status();
         let has_key = self.key.is_some();
         let said = read_bytes(response).ok().and_then(|body| serde_json::from_slice::<Said>(&body).ok());
-        let message = said.map_or_else(|| format!("the server answered {status}"), |said| said.error);
-        Refused { status: status.as_u16(), message, has_key }
+        let (message, reason) = said
+            .map_or_else(|| (format!("the server answered {status}"), None), |said| (said.error, said.reason));
+        Refused { status: status.as_u16(), message, has_key, reason }
     }
 }
 

@@ -18,7 +18,7 @@ use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
 use crate::client::Client;
-use crate::commands::{config, infer, key, model, status, tenant};
+use crate::commands::{bench, config, infer, key, model, organisation, policy, status, tenant, what_if};
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
 fn main() -> ExitCode {
@@ -42,9 +42,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Doctor(file) => return doctor::run(file, global.json),
         Command::Status => status::run(&client(), global.json)?,
         Command::Tenant(command) => tenant::run(&client(), command, global.json)?,
+        Command::Organisation(command) => organisation::run(&client(), command, global.json)?,
+        Command::Policy(command) => policy::run(&client(), command, global.json)?,
         Command::Key(command) => key::run(&client(), command, global.json)?,
         Command::Model(command) => model::run(&client(), command, global.json)?,
         Command::Infer(command) => infer::run(&client(), command, global.json)?,
+        Command::Bench(command) => bench::run(&global.server, command, global.json)?,
+        Command::WhatIf(question) => what_if::run(question, global.json)?,
         Command::Config(command) => config::run(command)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -91,6 +91,12 @@ impl Progress {
         self.add(ProgressBar::new(bytes), what, "{msg:24} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}")
     }
 
+    /// A bar for load that is sent for so long; its position is in milliseconds.
+    pub(crate) fn load(&self, time: Duration) -> ProgressBar {
+        let bar = ProgressBar::new(time.as_millis() as u64);
+        self.add(bar, "", "sending load {bar:28} {percent}%  {msg}")
+    }
+
     /// A spinner for something whose end is unknown.
     pub(crate) fn wait(&self, what: &str) -> ProgressBar {
         let bar = self.add(ProgressBar::new_spinner(), what, "{msg:24} {spinner} {elapsed}");

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tenantry_api::Listeners;
 use tenantry_jail::{Exits, Spawner};
 use tenantry_node::{Node, NodeConfig};
+use tenantry_sched::{SlotGroup, Tuning};
 use tenantry_server::config::{Config, Settings};
 use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
@@ -29,7 +30,9 @@ const RUNTIME_END: Duration = Duration::from_secs(2);
 pub(crate) fn run(arguments: &Serve) -> Result<()> {
     let mut settings = settings(arguments)?;
     settings.log.format = logs::format(arguments.log, settings.log.format);
-    let process = Process::start(&settings)?;
+    let mut process = Process::start(&settings)?;
+    process.record_arrivals.clone_from(&arguments.record_arrivals);
+    process.record_decisions.clone_from(&arguments.record_decisions);
     logs::to_stderr(&settings.log)?;
     let running = Running::start(process, settings)?;
     announce(&running, arguments.ready_file.as_deref())?;
@@ -60,6 +63,10 @@ pub(crate) struct Process {
     exits: Exits,
     library: PathBuf,
     worker_binary: PathBuf,
+    /// Where arrivals are recorded.
+    record_arrivals: Option<PathBuf>,
+    /// Where the scheduler's decisions are recorded.
+    record_decisions: Option<PathBuf>,
 }
 
 impl Process {
@@ -69,16 +76,26 @@ impl Process {
         let worker_binary = programs::worker_binary(settings.workers.binary.as_deref())?;
         let (spawner, exits) = Spawner::start(&worker_binary)
             .with_context(|| format!("the spawner did not start from {}", worker_binary.display()))?;
-        Ok(Self { spawner, exits, library, worker_binary })
+        Ok(Self { spawner, exits, library, worker_binary, record_arrivals: None, record_decisions: None })
     }
 
     /// Starts the node on the current runtime.
     pub(crate) fn start_node(self, settings: &Settings) -> Result<Arc<Node>> {
-        let workers = &settings.workers;
+        let (workers, scheduler) = (&settings.workers, &settings.scheduler);
+        // Everybody's slots first, so that each group's number is its place in the configuration, counted from 1.
+        let dedicated: u16 = workers.groups.iter().map(|group| group.slots).sum();
+        let shared = std::iter::repeat_n(SlotGroup::default(), workers.slots.saturating_sub(dedicated).into());
+        let groups = workers.groups.iter().zip((1..).map(SlotGroup));
+        let groups = groups.flat_map(|(group, number)| std::iter::repeat_n(number, group.slots.into()));
         let config = NodeConfig {
             slots: workers.slots,
-            worker_binary: self.worker_binary,
-            runtime_library: self.library,
+            slot_groups: shared.chain(groups).collect(),
+            slot_cores: workers.slot_cores.clone(),
+            policy: scheduler.policy,
+            tuning: Tuning { quantum: scheduler.quantum, window: scheduler.window, ..Tuning::CPU },
+            suspend: scheduler.suspend,
+            record_arrivals: self.record_arrivals,
+            record_decisions: self.record_decisions,
             worker_cpus: workers.cpus.clone(),
             worker_memory_bytes: workers.memory_bytes,
             max_queued_tasks: workers.max_queued_tasks,
@@ -87,6 +104,7 @@ impl Process {
             max_arena_bytes: workers.max_arena_bytes,
             load_limit: workers.load_limit,
             register_limit: workers.register_limit,
+            ..NodeConfig::small(self.worker_binary, self.library)
         };
         Ok(Node::start(config, self.spawner, self.exits)?)
     }

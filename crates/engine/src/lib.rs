@@ -17,6 +17,7 @@ mod registration;
 mod runtime;
 mod signature;
 mod strings;
+mod termination;
 
 pub use elf::ElfError;
 pub use memory::{anonymous_bytes, trim};
@@ -24,6 +25,7 @@ pub use model::{InputTensor, Model, RunError};
 pub use outputs::{Output, Outputs};
 pub use registration::register;
 pub use runtime::{Form, LoadError, Runtime, RuntimeError, SharedBytes, Source};
+pub use termination::Termination;
 
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::handle::{Failure, Owned, api, check};
 use crate::outputs::Outputs;
 use crate::runtime::{LoadError, Runtime, SharedBytes};
 use crate::signature::{element_of, read, read_metadata};
+use crate::termination::Termination;
 use crate::{Fault, options, strings};
 
 /// Why a run gave no answer. The model goes on working.
@@ -119,6 +120,28 @@ impl Model {
     /// # Errors
     /// See [`RunError`]. A hostile model can also make this never return, or end the process.
     pub fn run(&mut self, inputs: &[InputTensor<'_>], wanted: &[u16]) -> Result<Outputs, RunError> {
+        self.run_with(inputs, wanted, None)
+    }
+
+    /// As [`Model::run`], and ended early by [`Termination::terminate`] from another thread.
+    ///
+    /// # Errors
+    /// As [`Model::run`]; a terminated run fails at the end of the kernel that runs, with an error of any kind.
+    pub fn run_until(
+        &mut self,
+        inputs: &[InputTensor<'_>],
+        wanted: &[u16],
+        termination: &Termination,
+    ) -> Result<Outputs, RunError> {
+        self.run_with(inputs, wanted, Some(termination))
+    }
+
+    fn run_with(
+        &mut self,
+        inputs: &[InputTensor<'_>],
+        wanted: &[u16],
+        termination: Option<&Termination>,
+    ) -> Result<Outputs, RunError> {
         let mut values: Few<Owned<sys::OrtValue>> = SmallVec::new();
         let mut value_ptrs: Few<*const sys::OrtValue> = SmallVec::new();
         let mut input_names: Few<*const c_char> = SmallVec::new();
@@ -152,12 +175,13 @@ impl Model {
             output_names.push(name.ok_or_else(|| RunError::Input(format!("there is no output {index}")))?.as_ptr());
         }
         let mut results: Few<*mut sys::OrtValue> = SmallVec::from_elem(std::ptr::null_mut(), wanted.len());
-        // SAFETY: session, names and input values are valid and outlive the call; names and values are arrays of the
-        // lengths passed. Null results tell the runtime to allocate; on success each is a value that belongs to us.
+        let options = termination.map_or(std::ptr::null(), |termination| termination.as_ptr().cast_const());
+        // SAFETY: session, options (or none), names and input values are valid and outlive the call; names and values are
+        // arrays of the lengths passed. Null results tell the runtime to allocate; on success each is a value that belongs to us.
         let status = unsafe {
             (api().Run)(
                 self.session.session.as_ptr(),
-                std::ptr::null(),
+                options,
                 input_names.as_ptr(),
                 value_ptrs.as_ptr(),
                 value_ptrs.len(),

@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
@@ -39,20 +40,25 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn of(spec: &WorkerSpec) -> io::Result<Self> {
-        let mut cpus = CpuSet::new();
-        for cpu in &spec.cpus {
-            if *cpu >= CpuSet::MAX_CPU {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no processor {cpu}")));
-            }
-            cpus.set(*cpu);
-        }
         Ok(Self {
-            cpus: (!spec.cpus.is_empty()).then_some(cpus),
+            cpus: if spec.cpus.is_empty() { None } else { Some(cpu_set(&spec.cpus)?) },
             nice: i32::from(spec.nice),
             address_space_bytes: spec.address_space_bytes,
             file_bytes: spec.file_bytes,
         })
     }
+}
+
+/// The kernel's form of a set of processors.
+pub(crate) fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        if *cpu >= CpuSet::MAX_CPU {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no processor {cpu}")));
+        }
+        set.set(*cpu);
+    }
+    Ok(set)
 }
 
 /// Arranges that the child of `command` dies with this process, has a session of its own, no descriptors but the
@@ -84,6 +90,7 @@ pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], l
         }
         if limits.nice != 0 {
             rustix::process::nice(limits.nice)?;
+            give_way(limits.nice);
         }
         // Everything else this process happens to hold is closed by exec. First, because `dup2` below clears the mark
         // of what is to stay.
@@ -102,6 +109,20 @@ pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], l
     // SAFETY: `steps` only makes system calls on values captured above; it neither allocates nor locks (an `io::Error`
     // from an errno or a kind holds no heap memory).
     unsafe { command.pre_exec(steps) };
+}
+
+/// Where the kernel groups processes by session, a nice value only counts within the session; the session has its own.
+/// That is a convenience of the kernel's that few servers have on, so nothing depends on it.
+fn give_way(nice: i32) {
+    let Ok(file) = rustix::fs::open("/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    // Written without the heap, and without a leading zero, which would make it octal.
+    let digits = [nice.clamp(0, 19) / 10, nice.clamp(0, 19) % 10].map(|digit| b'0' + digit as u8);
+    let _ = match &digits {
+        [b'0', ones] => rustix::io::write(&file, &[*ones]),
+        both => rustix::io::write(&file, both),
+    };
 }
 
 /// The first descriptor after the standard three.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tenantry_sched::{Policy, SlotGroup, Tuning};
+
 /// The size of a fresh arena, bytes: large enough for most requests, free until touched (pages appear on first use).
 pub(crate) const INITIAL_ARENA_BYTES: u64 = 256 << 10;
 /// How long a grown arena may stay idle before it is replaced by a fresh one, so that a burst's peak does not stay.
@@ -10,17 +12,33 @@ pub(crate) const ARENA_IDLE: Duration = Duration::from_secs(10);
 /// How long a new worker may take to say it is ready.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
 
+/// What workers that serve add to the nice value by default.
+const DEFAULT_WORKER_NICE: i8 = 5;
+
 /// Settings of a node. Durations are limits, not targets.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// Batches that may run at the same time.
     pub slots: u16,
+    /// The group of each slot, the first slot's first; slots beyond the end are everybody's.
+    pub slot_groups: Vec<SlotGroup>,
+    /// The processors of each slot, the first slot's first; a slot without an entry, or with an empty one, is not pinned.
+    pub slot_cores: Vec<Vec<usize>>,
+    /// How it is chosen what runs next, until [`Node::set_policy`](crate::Node::set_policy) changes it.
+    pub policy: Policy,
+    /// The constants of the fair policy.
+    pub tuning: Tuning,
+    /// Whether workers may be stopped in the middle of a run for work that has a reservation.
+    pub suspend: bool,
     /// The program `tenantry-worker`.
     pub worker_binary: PathBuf,
     /// The ONNX Runtime library that workers load.
     pub runtime_library: PathBuf,
     /// The processors workers may use; empty: those of the server.
     pub worker_cpus: Vec<usize>,
+    /// Added to the nice value of workers that serve. Above zero the server goes first where it shares processors with
+    /// them, because every answer of every worker passes through it.
+    pub worker_nice: i8,
     /// Address space of one worker, bytes; absent: unlimited.
     pub worker_memory_bytes: Option<u64>,
     /// Tasks waiting on the whole node.
@@ -35,4 +53,40 @@ pub struct NodeConfig {
     pub load_limit: Duration,
     /// The longest a registration may take before its worker is killed.
     pub register_limit: Duration,
+    /// Where to record each request's arrival, size and time, without its data; absent: nowhere.
+    pub record_arrivals: Option<PathBuf>,
+    /// Where to record the scheduler's events and decisions; absent: nowhere.
+    pub record_decisions: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// One slot, one gigabyte, limits of seconds: what tests start from and real configurations overwrite.
+    pub fn small(worker_binary: PathBuf, runtime_library: PathBuf) -> Self {
+        Self {
+            slots: 1,
+            slot_groups: Vec::new(),
+            slot_cores: Vec::new(),
+            policy: Policy::Fair,
+            tuning: Tuning::CPU,
+            suspend: true,
+            worker_binary,
+            runtime_library,
+            worker_cpus: Vec::new(),
+            worker_nice: DEFAULT_WORKER_NICE,
+            worker_memory_bytes: None,
+            max_queued_tasks: 1_000,
+            max_queued_bytes: 1 << 30,
+            max_queued_tasks_per_tenant: 1_000,
+            max_arena_bytes: 1 << 28,
+            load_limit: Duration::from_secs(20),
+            register_limit: Duration::from_secs(60),
+            record_arrivals: None,
+            record_decisions: None,
+        }
+    }
+
+    /// The group of a slot, by its number.
+    pub(crate) fn group_of(&self, slot: u16) -> SlotGroup {
+        self.slot_groups.get(usize::from(slot)).copied().unwrap_or_default()
+    }
 }

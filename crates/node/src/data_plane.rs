@@ -1,31 +1,31 @@
-//! The node and its data path: submit, poll in place, dispatch.
+//! The node and its data path: submit, poll in place, carry out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tenantry_jail::Spawner;
-use tenantry_sched::{Batching, Decision, Event, Outcome, Place, RejectReason, Scheduler, Task, TaskKind};
-use tenantry_types::{
-    BatchId, MonotonicTime, PlacementId, ReplicaId, Signature, TaskId, Tensor, TrustDomain, VersionId, WorkerId,
+use tenantry_sched::{
+    Batching, Decision, Event, Place, Policy, RejectReason, Scheduler, SchedulerConfig, Task, TaskKind,
 };
-use tenantry_wire::{FileEntry, SendError, ToWorker};
+use tenantry_types::{MonotonicTime, PlacementId, Signature, TaskId, Tensor, TrustDomain, VersionId};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::NodeConfig;
-use crate::gather;
+use crate::dispatch::Dispatched;
+use crate::fleet::Fleet;
+use crate::interrupt::Orders;
 use crate::observe::RuntimeInfo;
-use crate::placement::{Interned, Placement, Placements, VersionSpec};
+use crate::placement::{Interned, Placements, VersionSpec};
+use crate::recording::{RecordError, Recorder};
+use crate::slots::SlotCores;
 use crate::submission::{Reply, ServeError, Submission};
-use crate::supervisor::{Fleet, ModelFile};
 use crate::timer::Timer;
-use crate::worker::{ArenaError, Exec, Kill, Load, Request, Running, Work, Worker};
+use crate::worker::{Load, Request};
 
 /// One machine's data plane. Made by [`Node::start`].
 #[derive(Debug)]
@@ -43,8 +43,14 @@ pub struct Node {
     pub(crate) draining: AtomicBool,
     /// Told whenever an entry leaves `inflight` or a worker falls idle; `drain` waits on it.
     pub(crate) quiet: Notify,
-    /// Batches the scheduler gave up on and that have not ended yet.
-    pub(crate) overdue: Mutex<HashSet<BatchId>>,
+    /// What the scheduler said about batches after it had dispatched them.
+    pub(crate) orders: Orders,
+    pub(crate) slot_cores: SlotCores,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// Decisions may be carried out on a thread outside the runtime.
+    pub(crate) tokio: tokio::runtime::Handle,
+    /// As the scheduler was last told.
+    pub(crate) policy: Mutex<Policy>,
     inbox: Mutex<Vec<Event>>,
     core: Mutex<Core>,
     next_id: AtomicU64,
@@ -66,15 +72,20 @@ pub(crate) enum Entry {
 }
 
 impl Node {
-    pub(crate) fn new(config: NodeConfig, spawner: Spawner) -> Self {
-        let scheduler = Scheduler::new(tenantry_sched::SchedulerConfig {
-            policy: tenantry_sched::Policy::Fifo,
-            tuning: tenantry_sched::Tuning::CPU,
+    pub(crate) fn new(config: NodeConfig, spawner: Spawner) -> Result<Self, RecordError> {
+        let scheduling = SchedulerConfig {
+            policy: config.policy,
+            tuning: config.tuning,
             max_queued_tasks: config.max_queued_tasks,
             max_queued_bytes: config.max_queued_bytes,
             max_queued_tasks_per_tenant: config.max_queued_tasks_per_tenant,
-        });
-        Self {
+        };
+        let recorder = Recorder::start(&config, &scheduling)?;
+        Ok(Self {
+            policy: Mutex::new(config.policy),
+            slot_cores: SlotCores::of(&config),
+            recorder,
+            tokio: tokio::runtime::Handle::current(),
             config,
             clock: Clock::start(),
             spawner: RwLock::new((0, Arc::new(spawner))),
@@ -86,12 +97,12 @@ impl Node {
             runtime: Mutex::new(None),
             draining: AtomicBool::new(false),
             quiet: Notify::new(),
-            overdue: Mutex::default(),
+            orders: Orders::default(),
             inbox: Mutex::default(),
-            core: Mutex::new(Core { scheduler, events: Vec::new() }),
+            core: Mutex::new(Core { scheduler: Scheduler::new(scheduling), events: Vec::new() }),
             next_id: AtomicU64::new(1),
             shape_hasher: RandomState::new(),
-        }
+        })
     }
 
     /// Monotonic time since this node started.
@@ -157,7 +168,7 @@ impl Node {
             id: task_id,
             tenant: submission.tenant,
             deployment: Some(submission.deployment),
-            key: None,
+            key: submission.key,
             place: Place::Placement(placement.id),
             rows,
             shape,
@@ -167,7 +178,7 @@ impl Node {
             run_limit: spec.run_limit,
             deadline: submission.deadline,
             kind: TaskKind::Infer,
-            abortable: false,
+            abortable: submission.abortable,
         };
         let (sender, receiver) = oneshot::channel();
         placement.counters.submitted(now);
@@ -178,7 +189,9 @@ impl Node {
             inputs,
             wanted,
             submitted: now,
+            position: 0,
             reply: sender,
+            recorder: self.recorder.clone(),
         };
         let deadline = submission.deadline;
         self.enqueue(task, Entry::Request(Box::new(request)));
@@ -237,7 +250,11 @@ impl Node {
                 let Some(mut core) = self.core.try_lock() else { break };
                 let Core { scheduler, events } = &mut *core;
                 std::mem::swap(events, &mut *self.inbox.lock());
-                let wake = scheduler.poll(self.now(), events.drain(..), &mut decisions);
+                let now = self.now();
+                let wake = match &self.recorder {
+                    Some(recorder) => recorder.poll(scheduler, now, events, &mut decisions),
+                    None => scheduler.poll(now, events.drain(..), &mut decisions),
+                };
                 drop(core);
                 self.timer.arm(wake);
                 if self.inbox.lock().is_empty() {
@@ -259,21 +276,18 @@ impl Node {
 
     fn act(self: &Arc<Self>, decision: Decision) {
         match decision {
-            Decision::Dispatch { batch, worker, replica, tasks, .. } => self.dispatch(batch, worker, replica, &tasks),
+            Decision::Dispatch { batch, slot, worker, replica, tasks, weights, phase, .. } => {
+                self.dispatch(&tasks, Dispatched { batch, slot, worker, replica, weights, phase });
+            }
             Decision::Reject { task, reason, retry_after } => self.end_waiting(task, || match reason {
-                RejectReason::QueueFull => ServeError::QueueFull { retry_after },
-                RejectReason::Overloaded => ServeError::QueueFull { retry_after },
-                RejectReason::ShareQueueFull
-                | RejectReason::DeviceTimeLimit
-                | RejectReason::TenantBacklog
-                | RejectReason::TenantQueueFull => ServeError::TenantQueueFull { retry_after },
-                RejectReason::WontMeetDeadline => ServeError::Expired,
                 RejectReason::UnknownPlace => ServeError::Gone,
+                reason => ServeError::Refused { reason, retry_after },
             }),
             Decision::Expire { task } => self.end_waiting(task, || ServeError::Expired),
             Decision::Drop { task } => self.end_waiting(task, || ServeError::Gone),
-            Decision::Suspend { .. } | Decision::Resume { .. } => {}
-            Decision::Abort { batch, .. } => self.abort(batch),
+            Decision::Suspend { batch, worker } => self.suspend(batch, worker),
+            Decision::Resume { batch, worker } => self.resume(batch, worker),
+            Decision::Abort { batch, cause } => self.abort(batch, cause),
         }
     }
 
@@ -294,194 +308,6 @@ impl Node {
         self.quiet.notify_waiters();
     }
 
-    /// A run outlasted its limit: its worker is ended, and its exit ends the batch.
-    fn abort(&self, batch: BatchId) {
-        // Filed first: a batch that is still being gathered on another thread finds itself here when it begins.
-        self.overdue.lock().insert(batch);
-        let workers = self.fleet.lock().all_workers();
-        for worker in workers {
-            let exec = worker.exec();
-            if let Some(running) = exec.running.as_ref().filter(|running| running.batch == batch) {
-                // Under the lock, so that the batch cannot end and the next one be killed in its place.
-                worker.kill(Kill::Overran(self.limit_of(&running.work)));
-                return;
-            }
-        }
-    }
-
-    fn limit_of(&self, work: &Work) -> Duration {
-        match work {
-            Work::Infer { placement, .. } => placement.spec.run_limit,
-            Work::Load(_) => self.config.load_limit,
-            Work::Register(_) => self.config.register_limit,
-        }
-    }
-
-    fn dispatch(self: &Arc<Self>, batch: BatchId, worker_id: WorkerId, replica: Option<ReplicaId>, tasks: &[TaskId]) {
-        let entries: SmallVec<[Entry; 8]> = {
-            let mut inflight = self.inflight.lock();
-            tasks.iter().filter_map(|task| inflight.remove(task)).collect()
-        };
-        let worker = self.fleet.lock().worker(worker_id);
-        let mut requests = Vec::with_capacity(entries.len());
-        let mut sent = false;
-        for entry in entries {
-            match (entry, &worker) {
-                (Entry::Request(request), _) => requests.push(*request),
-                (Entry::Load(load), Some(worker)) => sent |= self.dispatch_load(batch, worker, *load),
-                (Entry::Load(load), None) => self.load_dropped(load.replica),
-            }
-        }
-        let mut unsent = None;
-        if !requests.is_empty() {
-            let outcome = match (&worker, replica) {
-                (Some(worker), Some(replica)) => self.dispatch_requests(batch, worker, replica, requests),
-                _ => Err(Unsent { members: requests, alone: false, worker_lost: true }),
-            };
-            sent = outcome.is_ok();
-            unsent = outcome.err();
-        }
-        if !sent {
-            if unsent.as_ref().is_some_and(|unsent| unsent.worker_lost) {
-                // Before `Done`: otherwise the scheduler, which has not heard of the death yet, would give the same
-                // tasks to the same dead worker again and again.
-                self.push(Event::WorkerDown { worker: worker_id });
-            }
-            // Everybody in the batch was cancelled, or the worker is gone: the slot is free again, nothing was used.
-            self.overdue.lock().remove(&batch);
-            self.push(Event::Done { batch, used: Duration::ZERO, outcome: Outcome::NotRun });
-        }
-        // After `Done`: the scheduler takes a task back only once its batch has ended.
-        if let Some(Unsent { members, alone, .. }) = unsent {
-            self.requeue(members, alone);
-        }
-    }
-
-    /// Gathers a batch into the worker's arena and rings its socket. What does not run comes back, to be queued again.
-    fn dispatch_requests(
-        &self,
-        batch: BatchId,
-        worker: &Arc<Worker>,
-        replica: ReplicaId,
-        members: Vec<Request>,
-    ) -> Result<(), Unsent> {
-        let mut exec = worker.exec();
-        if exec.gone {
-            return Err(Unsent { members, alone: false, worker_lost: true });
-        }
-        let problem = match self.send_run(&mut exec, worker, replica, &members) {
-            Ok(Sent { task, started, wanted, placement }) => {
-                exec.begin(Running { batch, task, started, work: Work::Infer { placement, members, wanted } });
-                if self.overdue.lock().contains(&batch) {
-                    worker.kill(Kill::Overran(Duration::ZERO));
-                }
-                return Ok(());
-            }
-            Err(problem) => problem,
-        };
-        drop(exec);
-        match problem {
-            // Alone each may fit; one that does not gets its own answer then.
-            SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true, worker_lost: false }),
-            SendRunError::Member(text) => {
-                for member in members {
-                    member.answer(Err(ServeError::InvalidInput(text.clone())), self.now());
-                }
-                Err(Unsent { members: Vec::new(), alone: false, worker_lost: false })
-            }
-            SendRunError::Memory(text) => {
-                tracing::error!(worker = %worker.id, reason = text, "no shared memory for a batch");
-                for member in members {
-                    member.answer(Err(ServeError::Overloaded), self.now());
-                }
-                Err(Unsent { members: Vec::new(), alone: false, worker_lost: false })
-            }
-            SendRunError::Worker(kill) => {
-                worker.kill(kill);
-                Err(Unsent { members, alone: false, worker_lost: true })
-            }
-        }
-    }
-
-    fn send_run(
-        &self,
-        exec: &mut Exec,
-        worker: &Worker,
-        replica: ReplicaId,
-        members: &[Request],
-    ) -> Result<Sent, SendRunError> {
-        let Some(first) = members.first() else {
-            return Err(SendRunError::Member("the batch is empty".to_owned()));
-        };
-        let inputs = first.placement.spec.signature.inputs.len();
-        let layout = gather::layout(members.iter().map(|member| member.inputs.as_slice()), inputs)
-            .map_err(|error| SendRunError::Member(error.to_string()))?;
-        let output_bytes = exec.output_capacity();
-        exec.ensure_arenas(worker, layout.bytes, output_bytes, self.config.max_arena_bytes).map_err(
-            |error| match error {
-                ArenaError::TooLarge { .. } => SendRunError::Member(error.to_string()),
-                ArenaError::Memory(error) => SendRunError::Memory(error.to_string()),
-                ArenaError::Send(error) => SendRunError::Worker(send_failed(&error)),
-            },
-        )?;
-        let arena = exec.input().ok_or_else(|| SendRunError::Memory("the worker has no arena".to_owned()))?;
-        for (index, descriptor) in layout.descriptors.iter().enumerate() {
-            let mut offset = descriptor.offset;
-            let tensors = members.iter().filter_map(|member| member.inputs.get(index));
-            for part in tensors.flat_map(|tensor| tensor.data.parts()) {
-                arena.write(offset, part).map_err(|error| SendRunError::Member(error.to_string()))?;
-                offset += part.len() as u64;
-            }
-        }
-        let wanted = first.wanted.to_vec();
-        let started = self.now();
-        let frame = ToWorker::Run {
-            task: first.task.id,
-            replica,
-            arena: exec.generation(),
-            inputs: layout.descriptors,
-            outputs: wanted.clone(),
-        };
-        worker.send(&frame, &[]).map_err(|error| SendRunError::Worker(send_failed(&error)))?;
-        Ok(Sent { task: first.task.id, started, wanted, placement: Arc::clone(&first.placement) })
-    }
-
-    /// Back into the queue: these requests did not run, or must run without company (`alone`).
-    pub(crate) fn requeue(self: &Arc<Self>, members: Vec<Request>, alone: bool) {
-        for mut member in members {
-            if member.reply.is_closed() {
-                member.answer(Err(ServeError::Cancelled), self.now());
-                continue;
-            }
-            if alone {
-                member.task.shape = member.task.id.0;
-            }
-            let task = member.task.clone();
-            self.inflight.lock().insert(task.id, Entry::Request(Box::new(member)));
-            self.push(Event::Again { task });
-        }
-    }
-
-    fn dispatch_load(self: &Arc<Self>, batch: BatchId, worker: &Arc<Worker>, load: Load) -> bool {
-        let task = TaskId(self.next_id());
-        let mut exec = worker.exec();
-        let frame = ToWorker::Load {
-            task,
-            replica: load.replica,
-            form: load.model.form,
-            files: file_entries(&load.model.files),
-            options: load.model.options.clone(),
-        };
-        let files: Vec<_> = load.model.files.iter().map(|file| file.file.as_fd()).collect();
-        if exec.gone || worker.send(&frame, &files).is_err() {
-            drop(exec);
-            self.load_dropped(load.replica);
-            return false;
-        }
-        exec.begin(Running { batch, task, started: self.now(), work: Work::Load(load) });
-        true
-    }
-
     /// What must be equal for requests to share a batch: every extent but the first, and the outputs asked for.
     ///
     /// The hash is keyed per process, so nobody outside can make two shapes collide; `gather::layout` checks anyway.
@@ -495,44 +321,6 @@ impl Node {
 pub(crate) fn batching(spec: &VersionSpec) -> Batching {
     let max_rows = if spec.can_batch { spec.max_batch.max(1) } else { 1 };
     Batching { max_rows, max_delay: spec.max_batch_delay }
-}
-
-pub(crate) fn file_entries(files: &[ModelFile]) -> Vec<FileEntry> {
-    files.iter().map(|file| FileEntry { name: file.name.clone(), bytes: file.bytes }).collect()
-}
-
-/// Requests of a batch that does not run.
-struct Unsent {
-    members: Vec<Request>,
-    /// Whether each must run without company now.
-    alone: bool,
-    /// Whether the worker cannot be used any more.
-    worker_lost: bool,
-}
-
-/// A batch on its way to a worker.
-struct Sent {
-    task: TaskId,
-    started: MonotonicTime,
-    wanted: Vec<u16>,
-    placement: Arc<Placement>,
-}
-
-enum SendRunError {
-    /// The members are at fault, or too large together.
-    Member(String),
-    /// This machine has no memory for it.
-    Memory(String),
-    /// The worker cannot be talked to and must end.
-    Worker(Kill),
-}
-
-/// How a worker ends that cannot be sent to: a closed socket is a death of its own, whose status says more.
-fn send_failed(error: &SendError) -> Kill {
-    match error {
-        SendError::Closed => Kill::Silent,
-        other => Kill::Violation(other.to_string()),
-    }
 }
 
 /// The inputs in the signature's order; `None` unless each is there exactly once.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tenantry_sched::Event;
+use tenantry_sched::{Event, Outcome, split};
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
 use tenantry_types::model::Registration;
@@ -66,7 +66,7 @@ impl Node {
         optimised_bytes: u64,
         now: MonotonicTime,
     ) -> Result<(), ProtocolViolation> {
-        let Running { started, work, .. } = take_running(&mut worker.exec(), task, now)?;
+        let Running { started, work, .. } = take_running(worker, &mut worker.exec(), task, now)?;
         let Work::Register(register) = work else {
             return Err(ProtocolViolation::new("it answered a request with a registration"));
         };
@@ -94,8 +94,13 @@ impl Node {
                 "it speaks protocol {protocol}; this server speaks {PROTOCOL}"
             )));
         }
-        if !self.fleet.lock().mark_ready(worker.id) {
-            return Err(ProtocolViolation::new("it said it was ready a second time"));
+        {
+            let mut fleet = self.fleet.lock();
+            if !fleet.mark_ready(worker.id) {
+                return Err(ProtocolViolation::new("it said it was ready a second time"));
+            }
+            // Under the lock: whoever sees a ready worker may load into it, and the scheduler must know it by then.
+            self.push(Event::WorkerUp { worker: worker.id });
         }
         // A label in keys and metrics: the alphabet is ours, whatever the worker says.
         let plain = |text: &str| -> String {
@@ -103,7 +108,6 @@ impl Node {
         };
         let info = RuntimeInfo { version: plain(&runtime), cpu: plain(&cpu) };
         self.runtime.lock().get_or_insert(info);
-        self.push(Event::WorkerUp { worker: worker.id });
         self.pump();
         self.changed();
         Ok(())
@@ -137,37 +141,43 @@ impl Node {
             }
             _ => return Err(ProtocolViolation::new("it finished a task it was not given")),
         };
-        let running = exec.end(now);
+        let running = exec.end(worker, now);
         drop(exec);
-        let Some(Running { batch, started, work: Work::Infer { members, .. }, .. }) = running else {
+        let Some(running) = running else {
             return Err(ProtocolViolation::new("it finished a task it was not given"));
         };
         // The worker is free and its arena empty: the next batch goes first, the answers after it.
-        let batch_time = self.batch_done(batch, started, now);
+        let batch_time = self.batch_done(&running, Outcome::Finished, now);
         self.pump();
-        self.answer(members, tensors, started, batch_time, now);
+        self.answer(running, tensors, batch_time, now);
         Ok(())
     }
 
     /// Hands each member its slice and its share of the slot time.
     fn answer(
         &self,
-        members: Vec<Request>,
+        running: Running,
         mut per_output: Vec<std::vec::IntoIter<Tensor>>,
-        started: MonotonicTime,
         batch_time: Duration,
         now: MonotonicTime,
     ) {
-        let rows: SmallVec<[u64; 8]> = members.iter().map(Request::rows).collect();
-        let batch_ns = u64::try_from(batch_time.as_nanos()).unwrap_or(u64::MAX);
-        let shares = gather::shares(batch_ns, &rows);
-        let batch_rows = u32::try_from(rows.iter().sum::<u64>()).unwrap_or(u32::MAX);
-        for (member, share) in members.into_iter().zip(shares) {
+        let Running { started, suspended, phase, weights, work: Work::Infer { members, .. }, .. } = running else {
+            return;
+        };
+        // The same numbers as the scheduler charges.
+        let shares = split(u64::try_from(batch_time.as_nanos()).unwrap_or(u64::MAX), &weights);
+        let batch_rows = u32::try_from(members.iter().map(Request::rows).sum::<u64>()).unwrap_or(u32::MAX);
+        for member in members {
+            let share = usize::try_from(member.position).ok().and_then(|position| shares.get(position));
+            let device_time = Duration::from_nanos(share.copied().unwrap_or(0));
             let timing = Timing {
                 queue_wait: started.saturating_since(member.submitted),
-                device_time: Duration::from_nanos(share),
+                device_time,
+                batch_wait: batch_time.saturating_sub(device_time),
                 batch_time,
+                suspended,
                 batch_rows,
+                phase,
             };
             let outputs = per_output.iter_mut().filter_map(Iterator::next).collect();
             member.answer(Ok(Answer { outputs, timing }), now);
@@ -194,10 +204,10 @@ impl Node {
             Err(error) => error,
         };
         // The run itself was good: its outputs are what does not fit. The worker forgets them at its next run.
-        let Running { batch, started, work, .. } = take_running(&mut exec, task, now)?;
+        let running = take_running(worker, &mut exec, task, now)?;
         drop(exec);
-        self.batch_done(batch, started, now);
-        if let Work::Infer { members, .. } = work {
+        self.batch_done(&running, Outcome::Failed, now);
+        if let Work::Infer { members, .. } = running.work {
             if members.len() > 1 {
                 self.requeue(members, true);
             } else {
@@ -226,18 +236,35 @@ impl Node {
         now: MonotonicTime,
     ) -> Result<(), ProtocolViolation> {
         let message = sanitise(message, MAX_ENGINE_MESSAGE_CHARS);
-        let Running { batch, started, work, .. } = take_running(&mut worker.exec(), task, now)?;
-        if !matches!(work, Work::Register(_)) {
-            self.batch_done(batch, started, now);
+        let running = {
+            let mut exec = worker.exec();
+            let asked = exec.running.as_ref().is_some_and(|running| running.abort.is_some());
+            if kind == FailureKind::Terminated && !asked {
+                return Err(ProtocolViolation::new("it ended a run that nobody asked it to end"));
+            }
+            take_running(worker, &mut exec, task, now)?
+        };
+        match running.abort {
+            // Whatever it calls it: the run was to end, and it has.
+            Some(cause) if matches!(running.work, Work::Infer { .. }) => {
+                self.run_ended_early(running, cause, now);
+                return Ok(());
+            }
+            _ => {}
         }
-        match work {
+        if !matches!(running.work, Work::Register(_)) {
+            self.batch_done(&running, Outcome::Failed, now);
+        }
+        match running.work {
             // One bad input must not fail its batch mates: each runs again, alone.
             Work::Infer { members, .. } if members.len() > 1 => self.requeue(members, true),
             Work::Infer { members, .. } => {
                 for member in members {
                     let error = match kind {
                         FailureKind::Input => ServeError::InvalidInput(message.clone()),
-                        FailureKind::Model | FailureKind::Resource => ServeError::ModelFailed(message.clone()),
+                        FailureKind::Model | FailureKind::Resource | FailureKind::Terminated => {
+                            ServeError::ModelFailed(message.clone())
+                        }
                     };
                     member.answer(Err(error), now);
                 }
@@ -264,15 +291,15 @@ impl Node {
         now: MonotonicTime,
     ) -> Result<(), ProtocolViolation> {
         let mut exec = worker.exec();
-        let Running { batch, started, work, .. } = take_running(&mut exec, task, now)?;
+        let running = take_running(worker, &mut exec, task, now)?;
         drop(exec);
-        let Work::Load(load) = work else {
+        let Work::Load(load) = &running.work else {
             return Err(ProtocolViolation::new("it answered a request with a load"));
         };
         if load.replica != replica {
             return Err(ProtocolViolation::new("it loaded another replica than asked"));
         }
-        let load_time = self.batch_done(batch, started, now);
+        let load_time = self.batch_done(&running, Outcome::Finished, now);
         if self.fleet.lock().replica_ready(replica, load_time, resident_bytes) {
             tracing::info!(model = %load.placement.spec.name, %replica, worker = %worker.id, load_ms = load_time.as_millis() as u64, "model loaded");
             self.push(Event::ReplicaUp { replica, placement: load.placement.id, worker: worker.id });
@@ -283,26 +310,23 @@ impl Node {
     }
 
     /// Frees the batch's slot; answers how long it was held.
-    pub(crate) fn batch_done(
-        &self,
-        batch: tenantry_types::BatchId,
-        started: MonotonicTime,
-        now: MonotonicTime,
-    ) -> Duration {
-        let used = now.saturating_since(started);
-        self.overdue.lock().remove(&batch);
-        self.push(Event::Done { batch, used, outcome: tenantry_sched::Outcome::Finished });
+    pub(crate) fn batch_done(&self, running: &Running, outcome: Outcome, now: MonotonicTime) -> Duration {
+        let used = running.used(now);
+        self.push(Event::Done { batch: running.batch, used, outcome });
         used
     }
 }
 
 /// Ends what the worker runs, if it is this task.
-fn take_running(exec: &mut Exec, task: TaskId, now: MonotonicTime) -> Result<Running, ProtocolViolation> {
-    match exec.end(now) {
-        Some(running) if running.task == task => Ok(running),
-        other => {
-            exec.running = other;
-            Err(ProtocolViolation::new("it answered a task it was not given"))
-        }
+fn take_running(
+    worker: &Worker,
+    exec: &mut Exec,
+    task: TaskId,
+    now: MonotonicTime,
+) -> Result<Running, ProtocolViolation> {
+    let unknown = || ProtocolViolation::new("it answered a task it was not given");
+    if exec.running.as_ref().is_none_or(|running| running.task != task) {
+        return Err(unknown());
     }
+    exec.end(worker, now).ok_or_else(unknown)
 }

@@ -5,7 +5,6 @@
 //! extents, rows and length are compared with the signature before a byte of it is believed.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 use tenantry_types::tensor::element_count;
 use tenantry_types::{DataType, Dim, Shape, Signature, Tensor};
 use tenantry_wire::TensorDescriptor;
@@ -170,33 +169,6 @@ fn string_bytes(data: &[u8], count: u64) -> Option<usize> {
         rest = tail.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..)?;
     }
     Some(data.len() - rest.len())
-}
-
-/// Divides a whole into shares proportional to `weights`, to the unit: the shares add up to the whole exactly
-/// (largest remainder; ties go to the earlier member).
-pub(crate) fn shares(whole: u64, weights: &[u64]) -> SmallVec<[u64; 8]> {
-    let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    if total == 0 {
-        // Rows of extent zero: everybody pays the same.
-        let ones: SmallVec<[u64; 8]> = weights.iter().map(|_| 1).collect();
-        return if ones.is_empty() { ones } else { shares(whole, &ones) };
-    }
-    let exact = |weight: &u64| u128::from(whole) * u128::from(*weight);
-    let mut parts: SmallVec<[u64; 8]> =
-        weights.iter().map(|weight| u64::try_from(exact(weight) / total).unwrap_or(u64::MAX)).collect();
-    let mut missing = whole.saturating_sub(parts.iter().sum());
-    let mut order: SmallVec<[usize; 8]> = (0..weights.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(weights.get(*index).map_or(0, |weight| exact(weight) % total)));
-    for index in order {
-        if missing == 0 {
-            break;
-        }
-        if let Some(part) = parts.get_mut(index) {
-            *part += 1;
-            missing -= 1;
-        }
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -44,6 +44,12 @@ impl Health {
         }
     }
 
+    /// Something went wrong that is no reason to keep the version from running.
+    pub(crate) fn noted(&mut self, now: MonotonicTime, reason: String) {
+        self.forget_old(now);
+        self.last_failure = Some((now, reason));
+    }
+
     /// The version could not be loaded.
     pub(crate) fn load_failed(&mut self, now: MonotonicTime, reason: String) {
         self.forget_old(now);

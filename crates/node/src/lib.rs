@@ -5,7 +5,8 @@
 //!
 //! 1. [`Node::submit`] files the payload under a task id (`inflight`) and puts an event into the inbox.
 //! 2. `pump` (module `data_plane`) lets whoever holds the scheduler's lock run `poll` in place: no thread hop.
-//! 3. A `Dispatch` decision gathers the batch into the worker's input arena (the one copy) and rings its socket.
+//! 3. A `Dispatch` decision gathers the batch into the worker's input arena (the one copy) and rings its socket (module
+//!    `dispatch`); `Suspend`, `Resume` and `Abort` stop it, let it go on and end it (module `interrupt`).
 //! 4. The worker's reader task takes the answer's frame, copies the outputs out once, checks them, tells the scheduler
 //!    the slot is free, and only then hands each request its slice.
 //!
@@ -20,13 +21,19 @@
 mod clock;
 mod config;
 mod data_plane;
+mod dispatch;
+mod fleet;
 mod frames;
 mod gather;
 mod health;
+mod interrupt;
 mod observe;
 mod placement;
 mod readable;
+mod recording;
 mod register;
+mod shares;
+mod slots;
 mod start;
 mod stderr;
 mod submission;
@@ -38,6 +45,7 @@ pub use config::NodeConfig;
 pub use data_plane::Node;
 pub use observe::{NodeStats, Quarantined, RuntimeInfo, VersionStatus, WorkerState, WorkerStats};
 pub use placement::VersionSpec;
+pub use recording::RecordError;
 pub use register::{ProbeError, RegisterError, RegisterRequest, Registered};
 pub use start::StartError;
 pub use submission::{Answer, Reply, ServeError, Submission, Timing};

@@ -1,6 +1,7 @@
 //! What the node reports about itself: to the reconciler, to metrics and to operators.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tenantry_plan::{
@@ -10,7 +11,7 @@ use tenantry_types::{TrustDomain, VersionId, WorkerId};
 use tokio::sync::watch;
 
 use crate::data_plane::Node;
-use crate::supervisor::Stage;
+use crate::fleet::Stage;
 use crate::worker::Purpose;
 
 /// The engine library in use and this machine's features: part of an optimised form's key.
@@ -76,6 +77,8 @@ pub struct WorkerStats {
     pub replicas: u32,
     /// Whether something runs in it now.
     pub busy: bool,
+    /// Whether what runs in it stands still for somebody's reservation.
+    pub suspended: bool,
     /// True for a worker that exists for one registration.
     pub registration: bool,
 }
@@ -93,6 +96,12 @@ pub struct NodeStats {
     pub running_batches: u64,
     /// Workers that died since the start, but for those that were stopped.
     pub worker_deaths: u64,
+    /// Times a batch was stopped in its middle for a reservation.
+    pub suspensions: u64,
+    /// Batches that were ended before their end.
+    pub aborted_batches: u64,
+    /// Records that were lost because the disk did not keep up.
+    pub dropped_records: u64,
     /// All workers.
     pub workers: Vec<WorkerStats>,
 }
@@ -217,6 +226,7 @@ impl Node {
                     },
                     replicas: replicas.get(id).copied().unwrap_or(0),
                     busy: false,
+                    suspended: false,
                     registration: record.worker.purpose == Purpose::Registration,
                 };
                 (stats, Arc::clone(&record.worker))
@@ -225,9 +235,10 @@ impl Node {
         let worker_deaths = fleet.deaths;
         drop(fleet);
         workers.sort_by_key(|(stats, _)| stats.worker);
-        let busy = |(stats, worker): (WorkerStats, Arc<crate::worker::Worker>)| WorkerStats {
-            busy: worker.exec().running.is_some(),
-            ..stats
+        let busy = |(stats, worker): (WorkerStats, Arc<crate::worker::Worker>)| {
+            let exec = worker.exec();
+            let suspended = exec.running.as_ref().is_some_and(|running| running.suspended_at.is_some());
+            WorkerStats { busy: exec.running.is_some(), suspended, ..stats }
         };
         NodeStats {
             slots: self.config.slots,
@@ -235,6 +246,9 @@ impl Node {
             queued_bytes: scheduler.queued_bytes,
             running_batches: scheduler.running_batches as u64,
             worker_deaths,
+            suspensions: self.orders.suspensions.load(Ordering::Relaxed),
+            aborted_batches: self.orders.aborts.load(Ordering::Relaxed),
+            dropped_records: self.recorder.as_ref().map_or(0, |recorder| recorder.dropped()),
             workers: workers.into_iter().map(busy).collect(),
         }
     }

@@ -14,9 +14,11 @@ use tenantry_types::{BatchId, DataOwner, TaskId, TenantId, TrustDomain, WorkerId
 use tenantry_wire::ToWorker;
 use tokio::sync::oneshot;
 
-use crate::data_plane::{Node, file_entries};
+use crate::data_plane::Node;
+use crate::dispatch::file_entries;
+use crate::fleet::Stage;
 use crate::observe::RuntimeInfo;
-use crate::supervisor::{ModelFile, Stage};
+use crate::supervisor::ModelFile;
 use crate::worker::{Kill, Purpose, Register, Running, Work, Worker};
 
 /// A registration is no batch of the scheduler's; its batches count from 1.
@@ -114,15 +116,17 @@ impl Node {
         request: &RegisterRequest,
     ) -> Result<(), RegisterError> {
         let task = TaskId(self.next_id());
-        let frame =
-            ToWorker::Register { task, files: file_entries(&request.files), settings: request.settings.clone() };
+        let mut settings = request.settings.clone();
+        // Measured with as many threads as it will run with.
+        settings.threads = settings.threads.or_else(|| self.slot_cores.narrowest());
+        let frame = ToWorker::Register { task, files: file_entries(&request.files), settings };
         let mut files: Vec<_> = request.files.iter().map(|file| file.file.as_fd()).collect();
         files.push(register.optimised.as_fd());
         let mut exec = worker.exec();
         if exec.gone || worker.send(&frame, &files).is_err() {
             return Err(RegisterError::Busy);
         }
-        exec.begin(Running { batch: NO_BATCH, task, started: self.now(), work: Work::Register(register) });
+        exec.begin(Running::new(NO_BATCH, task, self.now(), Work::Register(register)));
         Ok(())
     }
 

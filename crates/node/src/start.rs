@@ -1,6 +1,5 @@
 //! Starting and draining a node, and the three tasks that live as long as it does.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -17,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::config::NodeConfig;
 use crate::data_plane::{Entry, Node};
 use crate::readable::watch;
+use crate::recording::RecordError;
 use crate::worker::{Kill, Work};
 
 /// How often idle workers' arenas are looked at.
@@ -30,6 +30,9 @@ pub enum StartError {
     /// The spawner's socket cannot be watched; probably there is no runtime here.
     #[error("the spawner's socket cannot be watched: {0}")]
     Watch(#[source] io::Error),
+    /// A recording was asked for and cannot be made.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 struct ExitsFd(Exits);
@@ -44,14 +47,14 @@ impl Node {
     /// Starts a node on the current tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when there is no runtime to watch the spawner with.
+    /// [`StartError`] when there is no runtime to watch the spawner with, or a recording cannot be written.
     pub fn start(config: NodeConfig, spawner: Spawner, exits: Exits) -> Result<Arc<Self>, StartError> {
         let exits = watch_exits(exits)?;
         let slots = config.slots;
-        let node = Arc::new(Self::new(config, spawner));
+        let node = Arc::new(Self::new(config, spawner)?);
         for slot in 0..slots.max(1) {
-            let slot = SlotId(u64::from(slot));
-            node.push(Event::SlotUp { slot, group: tenantry_sched::SlotGroup::default(), suspendable: false });
+            let group = node.config.group_of(slot);
+            node.push(Event::SlotUp { slot: SlotId(u64::from(slot)), group, suspendable: node.config.suspend });
         }
         node.pump();
         tokio::spawn(Arc::clone(&node).keep_time());
@@ -82,14 +85,10 @@ impl Node {
             interval.tick().await;
             let now = self.now();
             let workers = self.fleet.lock().all_workers();
-            let mut running = HashSet::new();
             for worker in workers {
-                let mut exec = worker.exec();
-                exec.shrink_if_idle(&worker, now);
-                running.extend(exec.running.as_ref().map(|running| running.batch));
+                worker.exec().shrink_if_idle(&worker, now);
             }
-            // What ended in the moment it was given up on.
-            self.overdue.lock().retain(|batch| running.contains(batch));
+            self.orders.forget_old(now);
         }
     }
 
@@ -160,6 +159,9 @@ impl Node {
         let workers = self.fleet.lock().all_workers();
         for worker in workers {
             worker.kill(Kill::Stopped);
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.flush().await;
         }
     }
 

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tenantry_types::{DeploymentId, MonotonicTime, PlacementId, RequestId, TaskId, TenantId, Tensor};
+use tenantry_sched::{Phase, RejectReason};
+use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, RequestId, TaskId, TenantId, Tensor};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
@@ -22,6 +23,8 @@ pub struct Submission {
     pub tenant: TenantId,
     /// The model's deployment.
     pub deployment: DeploymentId,
+    /// The key it came with.
+    pub key: Option<KeyId>,
     /// The request's name in logs.
     pub request: RequestId,
     /// Every input of the signature once, in any order.
@@ -30,19 +33,27 @@ pub struct Submission {
     pub outputs: SmallVec<[u16; 4]>,
     /// When the answer is worthless.
     pub deadline: Option<MonotonicTime>,
+    /// Whether it may be ended and run again for a reservation. Heeded for best-effort tenants only.
+    pub abortable: bool,
 }
 
 /// Where a request's time went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// From submission to dispatch.
     pub queue_wait: Duration,
     /// This request's share of the batch's slot time; the shares of a batch add up to it exactly.
     pub device_time: Duration,
+    /// The rest of the batch's slot time, which its batch mates were charged for: this request waited for them, too.
+    pub batch_wait: Duration,
     /// The whole batch's slot time.
     pub batch_time: Duration,
+    /// How long the batch was stopped in its middle for somebody's reservation. Nobody is charged for it.
+    pub suspended: Duration,
     /// Rows in the batch.
     pub batch_rows: u32,
+    /// Under which promise it ran.
+    pub phase: Phase,
 }
 
 /// The outputs of one request.
@@ -57,19 +68,15 @@ pub struct Answer {
 /// Why a request has no answer. Texts come from engines and are sanitised already.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServeError {
-    /// The node's queue is full.
-    #[error("the server's queue is full")]
-    QueueFull {
+    /// The scheduler did not take it.
+    #[error("the request was not taken: {}", reason.as_str())]
+    Refused {
+        /// Why, and so whose fault it is.
+        reason: RejectReason,
         /// When trying again makes sense.
         retry_after: Duration,
     },
-    /// The tenant's share of the queue is full.
-    #[error("too many of this tenant's requests are waiting")]
-    TenantQueueFull {
-        /// When trying again makes sense.
-        retry_after: Duration,
-    },
-    /// The deadline passed, or could not be met.
+    /// The deadline passed.
     #[error("the deadline passed before the answer was ready")]
     Expired,
     /// The server is shutting down.

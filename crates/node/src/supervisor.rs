@@ -1,6 +1,5 @@
 //! Workers and replicas: started, loaded, watched, ended.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,25 +7,26 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tenantry_jail::{Exit, ExitKind, Spawner, WorkerSpec};
-use tenantry_sched::{Event, Place, Task, TaskKind};
+use tenantry_sched::{AbortCause, Event, Outcome, Place, Scheduler, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
-use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, VersionId, WorkerId};
-use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, ToWorker};
+use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, WorkerId};
+use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, Terminator, ToWorker};
 use tokio::io::unix::AsyncFd;
 
 use crate::config::READY_LIMIT;
 use crate::data_plane::{Entry, Node, batching};
-use crate::health::Health;
+use crate::fleet::{ReplicaRecord, Stage};
+use crate::interrupt::overran;
 use crate::placement::Placement;
 use crate::readable::watch;
 use crate::register::RegisterError;
 use crate::submission::ServeError;
 use crate::worker::{ChannelFd, Kill, Load, Purpose, Running, Work, Worker};
 
-/// The longest wait before a worker of a domain whose workers keep failing to start is started again.
-const LONGEST_START_DELAY: Duration = Duration::from_secs(30);
 /// Added to the nice value of a worker that registers: serving goes first.
-const REGISTRATION_NICE: i8 = 10;
+const REGISTRATION_NICE: i8 = 15;
+/// What a load is taken to cost before one of this version was measured.
+const UNKNOWN_LOAD: Duration = Duration::from_millis(100);
 /// Exits relayed before their worker was filed; more than this never happen at once.
 const MAX_EARLY_EXITS: usize = 1024;
 
@@ -50,137 +50,6 @@ pub struct ModelFiles {
     pub files: Vec<ModelFile>,
     /// How to run it.
     pub options: EngineOptions,
-}
-
-/// All workers and replicas of the node, and the versions' records.
-#[derive(Debug, Default)]
-pub(crate) struct Fleet {
-    pub(crate) workers: HashMap<WorkerId, WorkerRecord>,
-    pub(crate) replicas: HashMap<ReplicaId, ReplicaRecord>,
-    /// By placement, so that what one caller's inputs do to a shared model in his own domain stays there.
-    health: HashMap<(VersionId, TrustDomain), Health>,
-    by_serial: HashMap<(u64, u64), WorkerId>,
-    early_exits: HashMap<(u64, u64), Exit>,
-    start_failures: HashMap<TrustDomain, u32>,
-    pub(crate) deaths: u64,
-    /// Counts the spawners that died.
-    spawner_generation: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct WorkerRecord {
-    pub(crate) worker: Arc<Worker>,
-    pub(crate) state: Stage,
-    /// Since when it holds no replica.
-    pub(crate) empty_since: Option<MonotonicTime>,
-}
-
-/// Where a worker or replica is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Coming,
-    Ready,
-    Going,
-}
-
-#[derive(Debug)]
-pub(crate) struct ReplicaRecord {
-    pub(crate) placement: Arc<Placement>,
-    pub(crate) worker: WorkerId,
-    pub(crate) state: Stage,
-    pub(crate) load_time: Option<Duration>,
-    pub(crate) resident_bytes: u64,
-}
-
-impl Fleet {
-    pub(crate) fn worker(&self, id: WorkerId) -> Option<Arc<Worker>> {
-        self.workers.get(&id).map(|record| Arc::clone(&record.worker))
-    }
-
-    /// Whether a worker has not said yet that it is ready.
-    pub(crate) fn is_coming(&self, id: WorkerId) -> bool {
-        self.workers.get(&id).is_some_and(|record| record.state == Stage::Coming)
-    }
-
-    /// False if the worker is not waiting to become ready.
-    pub(crate) fn mark_ready(&mut self, id: WorkerId) -> bool {
-        let Some(record) = self.workers.get_mut(&id) else { return false };
-        let domain = record.worker.domain;
-        match record.state {
-            Stage::Coming => record.state = Stage::Ready,
-            // Stopped while it started: it may still say so once.
-            Stage::Going => return true,
-            Stage::Ready => return false,
-        }
-        self.start_failures.remove(&domain);
-        true
-    }
-
-    /// False if the replica was unloaded meanwhile.
-    pub(crate) fn replica_ready(&mut self, id: ReplicaId, load_time: Duration, resident_bytes: u64) -> bool {
-        let Some(record) = self.replicas.get_mut(&id) else { return false };
-        record.state = Stage::Ready;
-        record.load_time = Some(load_time);
-        record.resident_bytes = resident_bytes;
-        true
-    }
-
-    fn remove_replica(&mut self, id: ReplicaId, now: MonotonicTime) -> Option<ReplicaRecord> {
-        let record = self.replicas.remove(&id)?;
-        record.placement.counters.replicas.fetch_sub(1, Ordering::AcqRel);
-        let emptied = !self.replicas.values().any(|other| other.worker == record.worker);
-        if emptied && let Some(worker) = self.workers.get_mut(&record.worker) {
-            worker.empty_since = Some(now);
-        }
-        Some(record)
-    }
-
-    /// Since when a worker has had nothing to do; `None` while it has.
-    pub(crate) fn worker_idle_since(&self, id: WorkerId) -> Option<MonotonicTime> {
-        let record = self.workers.get(&id)?;
-        let mut since = record.empty_since;
-        for replica in self.replicas.values().filter(|replica| replica.worker == id) {
-            if replica.state != Stage::Ready {
-                return None;
-            }
-            since = since.max(Some(replica.placement.counters.idle_since()?));
-        }
-        since
-    }
-
-    pub(crate) fn health(&self, placement: &Placement) -> Option<&Health> {
-        self.health.get(&(placement.spec.version, placement.domain))
-    }
-
-    pub(crate) fn all_health(&self) -> impl Iterator<Item = (VersionId, TrustDomain, &Health)> {
-        self.health.iter().map(|((version, domain), health)| (*version, *domain, health))
-    }
-
-    fn health_mut(&mut self, placement: &Placement) -> &mut Health {
-        self.health.entry((placement.spec.version, placement.domain)).or_default()
-    }
-
-    pub(crate) fn forget_version(&mut self, version: VersionId) {
-        self.health.retain(|(known, _), _| *known != version);
-    }
-
-    pub(crate) fn all_workers(&self) -> Vec<Arc<Worker>> {
-        self.workers.values().map(|record| Arc::clone(&record.worker)).collect()
-    }
-
-    fn start_delay(&self, domain: TrustDomain) -> Duration {
-        match self.start_failures.get(&domain) {
-            None => Duration::ZERO,
-            Some(failures) => {
-                Duration::from_millis(100).saturating_mul(1 << (*failures).min(12)).min(LONGEST_START_DELAY)
-            }
-        }
-    }
-
-    fn file_worker(&mut self, worker: Arc<Worker>, now: MonotonicTime) {
-        let record = WorkerRecord { worker, state: Stage::Coming, empty_since: Some(now) };
-        self.workers.insert(record.worker.id, record);
-    }
 }
 
 impl Node {
@@ -221,7 +90,10 @@ impl Node {
     pub fn load(self: &Arc<Self>, worker: WorkerId, placement: PlacementId, model: ModelFiles) -> ReplicaId {
         let replica = ReplicaId(self.next_id());
         let Some(placement) = self.placements.get(placement) else { return replica };
-        {
+        // Charged to whom it is made for; where nobody waits (a load ahead of need), to the model's owner.
+        let demand = self.with_scheduler(Scheduler::demand);
+        let demand = demand.into_iter().find(|demand| demand.placement == placement.id);
+        let cost = {
             let mut fleet = self.fleet.lock();
             let Some(record) = fleet.workers.get_mut(&worker) else { return replica };
             record.empty_since = None;
@@ -233,19 +105,21 @@ impl Node {
                 load_time: None,
                 resident_bytes: 0,
             };
+            let known = fleet.load_times.get(&record.placement.spec.version).copied();
             fleet.replicas.insert(replica, record);
-        }
+            known.unwrap_or(UNKNOWN_LOAD)
+        };
         let task = Task {
             id: TaskId(self.next_id()),
-            tenant: placement.domain.model_owner,
-            deployment: None,
-            key: None,
+            tenant: demand.map_or(placement.domain.model_owner, |demand| demand.tenant),
+            deployment: demand.and_then(|demand| demand.deployment),
+            key: demand.and_then(|demand| demand.key),
             place: Place::Worker(worker),
             rows: 1,
             shape: 0,
             bytes: 0,
             bucket: 0,
-            cost: Duration::from_millis(100),
+            cost,
             run_limit: self.config.load_limit,
             deadline: None,
             kind: TaskKind::Load,
@@ -301,7 +175,7 @@ impl Node {
     }
 
     /// A version's worker died over it: on its record, and if that was once too often, who waits is told.
-    fn version_died(&self, placement: &Placement, now: MonotonicTime, reason: String) {
+    pub(crate) fn version_died(&self, placement: &Placement, now: MonotonicTime, reason: String) {
         let in_force = {
             let mut fleet = self.fleet.lock();
             let health = fleet.health_mut(placement);
@@ -311,6 +185,11 @@ impl Node {
         if in_force {
             self.drop_waiting(placement);
         }
+    }
+
+    /// Something is remembered about a version that is no step towards a quarantine.
+    pub(crate) fn note_failure(&self, placement: &Placement, now: MonotonicTime, reason: &str) {
+        self.fleet.lock().health_mut(placement).noted(now, reason.to_owned());
     }
 
     /// Ends what waits for a placement, and opens it again. Where another replica is left, who waits is served by it.
@@ -351,13 +230,14 @@ impl Node {
 
     async fn launch(self: &Arc<Self>, worker: &Arc<Worker>) -> Result<AsyncFd<ChannelFd>, LaunchError> {
         let (ours, theirs) = Channel::pair()?;
+        let (terminator, terminations) = Terminator::pair()?;
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let spec = WorkerSpec {
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             address_space_bytes: self.config.worker_memory_bytes,
             // Registrations run beside the slots: see `register`.
-            nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { 0 },
+            nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { self.config.worker_nice },
             ..WorkerSpec::default()
         };
         let (generation, spawner) = self.living_spawner().await;
@@ -367,7 +247,9 @@ impl Node {
         let serial = process.serial;
         let channel = Arc::new(Channel::new(ours));
         channel.set_nonblocking(true)?;
-        worker.attach(process, Arc::clone(&channel));
+        worker.attach(process, Arc::clone(&channel), terminator);
+        // Fails only for a worker that has died already.
+        let _ = worker.send(&ToWorker::Terminations, &[terminations.as_fd()]);
         crate::stderr::relay(Arc::clone(self), worker.id, reader);
         let early = {
             let mut fleet = self.fleet.lock();
@@ -472,7 +354,7 @@ impl Node {
         let running = {
             let mut exec = worker.exec();
             exec.gone = true;
-            exec.end(now)
+            exec.end(worker, now)
         };
         if let Some(reason) = reason {
             self.fleet.lock().deaths += 1;
@@ -488,10 +370,14 @@ impl Node {
             }
         }
         self.push(Event::WorkerDown { worker: worker.id });
-        if let Some(Running { batch, started, work, .. }) = running {
-            if !matches!(work, Work::Register(_)) {
-                self.batch_done(batch, started, now);
+        if let Some(running) = running {
+            if !matches!(running.work, Work::Register(_)) {
+                let outcome = if running.abort.is_some() { Outcome::Aborted } else { Outcome::Failed };
+                self.batch_done(&running, outcome, now);
             }
+            // Whatever became of the worker: these requests' time was up.
+            let overdue = running.abort == Some(AbortCause::Deadline);
+            let Running { work, .. } = running;
             let text = reason.unwrap_or("it was stopped").to_owned();
             match work {
                 // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
@@ -500,7 +386,8 @@ impl Node {
                     self.version_died(&placement, now, text.clone());
                     for member in members {
                         tracing::debug!(request = %member.request, "its worker died");
-                        member.answer(Err(ServeError::ModelFailed(text.clone())), now);
+                        let error = if overdue { ServeError::Expired } else { ServeError::ModelFailed(text.clone()) };
+                        member.answer(Err(error), now);
                     }
                 }
                 Work::Load(load) if reason.is_some() => {
@@ -559,8 +446,9 @@ enum LaunchError {
 /// A death in words its model's owner can act on; `None` for a worker that was stopped on purpose.
 fn death_reason(kill: Option<&Kill>, status: ExitKind) -> Option<String> {
     let text = match kill {
-        Some(Kill::Stopped) => return None,
-        Some(Kill::Overran(limit)) => format!("it ran longer than its limit of {limit:?} and was ended"),
+        Some(Kill::Stopped | Kill::Preempted) => return None,
+        Some(Kill::Overran(limit)) => overran(*limit),
+        Some(Kill::Overdue) => "it ran on long after every deadline of its requests and was ended".to_owned(),
         Some(Kill::Violation(how)) => format!("it broke the worker protocol: {how}"),
         Some(Kill::NeverReady) => format!("its process did not become ready within {READY_LIMIT:?}"),
         // A socket closes when a process dies: the status says more.

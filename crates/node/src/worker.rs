@@ -4,17 +4,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tenantry_jail::WorkerProcess;
-use tenantry_sched::Task;
-use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, TaskId, Tensor, TrustDomain, WorkerId};
-use tenantry_wire::{Channel, InputArena, OutputArena, SendError, ToWorker};
+use tenantry_sched::{AbortCause, Phase, Task, Weights};
+use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, Tensor, TrustDomain, WorkerId};
+use tenantry_wire::{Channel, InputArena, OutputArena, SendError, Terminator, ToWorker};
 use tokio::sync::oneshot;
 
 use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
 use crate::placement::Placement;
+use crate::recording::Recorder;
 use crate::register::{RegisterError, Registered};
 use crate::submission::{Answer, ServeError};
 use crate::supervisor::ModelFiles;
@@ -34,7 +36,11 @@ pub(crate) enum Kill {
     /// Not needed any more.
     Stopped,
     /// A run outlasted its limit.
-    Overran(std::time::Duration),
+    Overran(Duration),
+    /// A run went on long after every deadline of its requests, and did not end when asked to.
+    Overdue,
+    /// A run did not end when its place was needed for a reservation: nobody's fault.
+    Preempted,
     /// It broke the protocol; the text says how, without the worker's own words.
     Violation(String),
     /// It closed its socket but kept running.
@@ -51,6 +57,7 @@ pub(crate) struct Worker {
     pub(crate) purpose: Purpose,
     process: OnceLock<WorkerProcess>,
     channel: OnceLock<Arc<Channel>>,
+    terminator: OnceLock<Terminator>,
     exec: Mutex<Exec>,
     kill: Mutex<Option<Kill>>,
 }
@@ -64,6 +71,8 @@ pub(crate) struct Exec {
     pub(crate) running: Option<Running>,
     /// The process ended; nothing may be sent any more.
     pub(crate) gone: bool,
+    /// On whose processors it is, where slots are pinned.
+    pub(crate) slot: Option<SlotId>,
     last_run: MonotonicTime,
 }
 
@@ -80,7 +89,49 @@ pub(crate) struct Running {
     /// What the worker echoes in its answer.
     pub(crate) task: TaskId,
     pub(crate) started: MonotonicTime,
+    /// By what its tasks divide the time it uses, those that were cancelled before it began included.
+    pub(crate) weights: Weights,
+    pub(crate) phase: Phase,
+    /// How much more often it was suspended than resumed; decisions may cross.
+    pub(crate) stops: i32,
+    /// Since when its process stands.
+    pub(crate) suspended_at: Option<MonotonicTime>,
+    /// How long its process stood before that.
+    pub(crate) suspended: Duration,
+    /// Why its end was asked for.
+    pub(crate) abort: Option<AbortCause>,
     pub(crate) work: Work,
+}
+
+impl Running {
+    /// A run that begins, for nobody in particular.
+    pub(crate) fn new(batch: BatchId, task: TaskId, started: MonotonicTime, work: Work) -> Self {
+        Self {
+            batch,
+            task,
+            started,
+            weights: Weights::new(),
+            phase: Phase::Shared,
+            stops: 0,
+            suspended_at: None,
+            suspended: Duration::ZERO,
+            abort: None,
+            work,
+        }
+    }
+
+    /// How long it has held its slot: not while its process stood.
+    pub(crate) fn used(&self, now: MonotonicTime) -> Duration {
+        let standing = self.suspended_at.map_or(Duration::ZERO, |since| now.saturating_since(since));
+        now.saturating_since(self.started).saturating_sub(self.suspended).saturating_sub(standing)
+    }
+
+    /// Ends a suspension in the books; false if there was none.
+    pub(crate) fn count_suspension(&mut self, now: MonotonicTime) -> bool {
+        let Some(since) = self.suspended_at.take() else { return false };
+        self.suspended = self.suspended.saturating_add(now.saturating_since(since));
+        true
+    }
 }
 
 /// The kinds of work.
@@ -102,6 +153,9 @@ pub(crate) struct Request {
     /// Positions of outputs, in the order asked for.
     pub(crate) wanted: SmallVec<[u16; 4]>,
     pub(crate) submitted: MonotonicTime,
+    /// Its place among the tasks of its batch.
+    pub(crate) position: u32,
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) reply: oneshot::Sender<Result<Answer, ServeError>>,
 }
 
@@ -109,6 +163,10 @@ impl Request {
     /// Ends the request. Nobody may be listening any more; that is no error.
     pub(crate) fn answer(self, outcome: Result<Answer, ServeError>, now: MonotonicTime) {
         self.placement.counters.answered(now);
+        if let Some(recorder) = &self.recorder {
+            let device_time = outcome.as_ref().ok().map(|answer| answer.timing.device_time);
+            recorder.arrival(&self.task, &self.placement, self.submitted, device_time);
+        }
         let _ = self.reply.send(outcome);
     }
 
@@ -153,16 +211,18 @@ impl Worker {
             purpose,
             process: OnceLock::new(),
             channel: OnceLock::new(),
+            terminator: OnceLock::new(),
             exec: Mutex::default(),
             kill: Mutex::default(),
         }
     }
 
-    /// The process and the node's end of its socket, once they exist.
-    pub(crate) fn attach(&self, process: WorkerProcess, channel: Arc<Channel>) {
+    /// The process and the node's ends of its sockets, once they exist.
+    pub(crate) fn attach(&self, process: WorkerProcess, channel: Arc<Channel>, terminator: Terminator) {
         // Each worker is attached exactly once, by the task that started it.
         let _ = self.process.set(process);
         let _ = self.channel.set(channel);
+        let _ = self.terminator.set(terminator);
         // A stop that came while the process was being made could not reach it; now it can.
         if self.kill.lock().is_some() {
             self.signal();
@@ -188,6 +248,34 @@ impl Worker {
             && let Err(error) = process.kill()
         {
             tracing::debug!(worker = %self.id, %error, "worker was gone before it could be killed");
+        }
+    }
+
+    /// Stops the process where it is.
+    pub(crate) fn suspend(&self) {
+        self.tell("suspended", WorkerProcess::suspend);
+    }
+
+    /// Lets the process go on.
+    pub(crate) fn resume(&self) {
+        self.tell("resumed", WorkerProcess::resume);
+    }
+
+    /// Moves the process to these processors.
+    pub(crate) fn pin(&self, cpus: &[usize]) -> io::Result<()> {
+        self.process.get().map_or(Ok(()), |process| process.pin(cpus))
+    }
+
+    /// Asks for the end of a run.
+    pub(crate) fn terminate(&self, task: TaskId) -> io::Result<()> {
+        self.terminator.get().ok_or(io::ErrorKind::NotConnected)?.terminate(task)
+    }
+
+    fn tell(&self, what: &str, tell: impl FnOnce(&WorkerProcess) -> io::Result<()>) {
+        if let Some(process) = self.process.get()
+            && let Err(error) = tell(process)
+        {
+            tracing::warn!(worker = %self.id, %error, "a worker could not be {what}");
         }
     }
 
@@ -276,14 +364,19 @@ impl Exec {
         self.arenas.as_ref().map_or(0, |arenas| arenas.input.capacity())
     }
 
-    pub(crate) fn begin(&mut self, running: Running) {
+    pub(crate) fn begin(&mut self, running: Running) -> &mut Running {
         self.last_run = running.started;
-        self.running = Some(running);
+        self.running.insert(running)
     }
 
-    pub(crate) fn end(&mut self, now: MonotonicTime) -> Option<Running> {
+    /// What ran, if anything did; a process that was stopped in the moment in which it ended its run goes on.
+    pub(crate) fn end(&mut self, worker: &Worker, now: MonotonicTime) -> Option<Running> {
         self.last_run = now;
-        self.running.take()
+        let mut running = self.running.take()?;
+        if running.count_suspension(now) {
+            worker.resume();
+        }
+        Some(running)
     }
 }
 

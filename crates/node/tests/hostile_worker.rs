@@ -71,6 +71,9 @@ fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescrip
         "wants-everything" => FromWorker::NeedOutput { task, bytes: 1 << 60 },
         "wants-nothing" => FromWorker::NeedOutput { task, bytes: 0 },
         "ready-again" => FromWorker::Ready { protocol: PROTOCOL, runtime: String::new(), cpu: String::new() },
+        "ends-unasked" => {
+            FromWorker::Failed { task, kind: FailureKind::Terminated, message: "as you wished".to_owned() }
+        }
         "not-a-frame" => {
             channel.send(&[0xff_u8; 300].as_slice(), &[]).unwrap();
             return;
@@ -119,17 +122,13 @@ impl Bed {
         // Started on this thread, which outlives the node.
         let (spawner, exits) = tenantry_jail::Spawner::start(&program).unwrap();
         let config = NodeConfig {
-            slots: 1,
-            worker_binary: program,
-            runtime_library: PathBuf::from(behaviour),
-            worker_cpus: Vec::new(),
-            worker_memory_bytes: None,
             max_queued_tasks: 100,
             max_queued_bytes: 1 << 20,
             max_queued_tasks_per_tenant: 100,
             max_arena_bytes: 1 << 20,
             load_limit: Duration::from_secs(5),
             register_limit: Duration::from_secs(5),
+            ..NodeConfig::small(program, PathBuf::from(behaviour))
         };
         let node = Node::start(config, spawner, exits).unwrap();
         let spec = spec();
@@ -151,6 +150,7 @@ impl Bed {
             placement,
             tenant: tenant(),
             deployment: DeploymentId::from_parts(3, [3; 10]),
+            key: None,
             request: RequestId::from_parts(4, [4; 10]),
             inputs: vec![Tensor {
                 name: "x".to_owned(),
@@ -160,6 +160,7 @@ impl Bed {
             }],
             outputs: smallvec![],
             deadline: None,
+            abortable: false,
         })
     }
 
@@ -357,6 +358,7 @@ async fn a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wa
         placement: bed.placement,
         tenant: tenant(),
         deployment: DeploymentId::from_parts(3, [3; 10]),
+        key: None,
         request: RequestId::from_parts(4, [4; 10]),
         inputs: vec![Tensor {
             name: "x".to_owned(),
@@ -366,6 +368,7 @@ async fn a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wa
         }],
         outputs: smallvec![],
         deadline: Some(deadline),
+        abortable: false,
     });
     assert_eq!(with_deadline.await.unwrap_err(), ServeError::Expired);
     assert!(bed.node.now() >= deadline);
@@ -395,6 +398,7 @@ fn run_tests() -> ExitCode {
             ("too-many", "2 outputs instead of 1"),
             ("wants-nothing", "memory it does not need"),
             ("ready-again", "ready a second time"),
+            ("ends-unasked", "nobody asked it to end"),
             ("not-a-frame", "broke the worker protocol"),
         ] {
             a_violation_ends_the_worker_and_blames_the_model(behaviour, expected).await;
@@ -414,6 +418,6 @@ fn run_tests() -> ExitCode {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(a_dispatch_to_a_dead_worker_waits_for_the_next_one());
-    println!("hostile_worker: 22 passed, 0 failed");
+    println!("hostile_worker: 23 passed, 0 failed");
     ExitCode::SUCCESS
 }

@@ -13,6 +13,9 @@ use tenantry_node::{
     Answer, ModelFile, ModelFiles, Node, NodeConfig, RegisterError, RegisterRequest, Reply, ServeError, Submission,
     VersionSpec, WorkerState,
 };
+use tenantry_sched::{
+    Decision, Event, Phase, Policy, Rate, Reservation, Scheduler, SchedulerConfig, Share, Subject, Tier, Weight,
+};
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::testing::onnx;
 use tenantry_types::{
@@ -27,8 +30,8 @@ fn tenant() -> TenantId {
     TenantId::from_parts(1, [1; 10])
 }
 
-fn domain() -> TrustDomain {
-    TrustDomain { model_owner: tenant(), data_owner: DataOwner::Tenant(tenant()) }
+fn domain_of(caller: TenantId) -> TrustDomain {
+    TrustDomain { model_owner: tenant(), data_owner: DataOwner::Tenant(caller) }
 }
 
 fn worker_binary() -> PathBuf {
@@ -52,20 +55,12 @@ fn start(slots: u16) -> Arc<Node> {
 }
 
 fn start_with(slots: u16, register_limit: Duration) -> Arc<Node> {
+    start_changed(|config| NodeConfig { slots, register_limit, ..config })
+}
+
+fn start_changed(change: impl FnOnce(NodeConfig) -> NodeConfig) -> Arc<Node> {
     let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
-    let config = NodeConfig {
-        slots,
-        worker_binary: worker_binary(),
-        runtime_library: runtime_library(),
-        worker_cpus: Vec::new(),
-        worker_memory_bytes: None,
-        max_queued_tasks: 1000,
-        max_queued_bytes: 1 << 30,
-        max_queued_tasks_per_tenant: 1000,
-        max_arena_bytes: 1 << 28,
-        load_limit: Duration::from_secs(20),
-        register_limit,
-    };
+    let config = change(NodeConfig::small(worker_binary(), runtime_library()));
     Node::start(config, spawner, exits).unwrap()
 }
 
@@ -94,6 +89,7 @@ struct Served {
     node: Arc<Node>,
     spec: Arc<VersionSpec>,
     placement: PlacementId,
+    caller: TenantId,
     registration: Registration,
     optimised: Vec<u8>,
     model: Vec<u8>,
@@ -116,6 +112,10 @@ async fn register(
 
 impl Served {
     async fn start(node: &Arc<Node>, number: u8, model: Vec<u8>, run_limit: Duration) -> Self {
+        Self::start_for(node, number, model, run_limit, tenant()).await
+    }
+
+    async fn start_for(node: &Arc<Node>, number: u8, model: Vec<u8>, run_limit: Duration, caller: TenantId) -> Self {
         let (registration, optimised) = register(node, &model, VersionSettings::default()).await.unwrap();
         let spec = Arc::new(VersionSpec {
             version: VersionId::from_parts(2, [number; 10]),
@@ -127,14 +127,14 @@ impl Served {
             run_limit,
             cost: Duration::from_micros(50),
         });
-        let placement = node.placement(&spec, domain());
-        let served = Self { node: Arc::clone(node), spec, placement, registration, optimised, model };
+        let placement = node.placement(&spec, domain_of(caller));
+        let served = Self { node: Arc::clone(node), spec, placement, caller, registration, optimised, model };
         served.load(ModelForm::Optimised).await;
         served
     }
 
     async fn load(&self, form: ModelForm) -> WorkerId {
-        let worker = self.node.start_worker(domain());
+        let worker = self.node.start_worker(domain_of(self.caller));
         until(&self.node, "ready worker", |node| {
             let ready =
                 |stats: &tenantry_node::WorkerStats| stats.worker == worker && stats.state == WorkerState::Ready;
@@ -155,12 +155,14 @@ impl Served {
     fn submit(&self, inputs: Vec<Tensor>) -> Reply {
         self.node.submit(Submission {
             placement: self.placement,
-            tenant: tenant(),
+            tenant: self.caller,
             deployment: DeploymentId::from_parts(3, [3; 10]),
+            key: None,
             request: RequestId::from_parts(4, [4; 10]),
             inputs,
             outputs: SmallVec::new(),
             deadline: None,
+            abortable: false,
         })
     }
 
@@ -200,7 +202,12 @@ async fn each_request_of_a_batch_gets_its_own_rows() {
     let node = start(1);
     let served = Served::start(&node, 1, onnx::matmul16(), PATIENCE).await;
     assert!(served.registration.can_batch);
+    // The slot is taken while they come, so that they queue however slow this machine is.
+    let other = Served::start(&node, 2, onnx::counting_loop(), PATIENCE).await;
+    let long = other.count_to(300_000);
+    until_busy(&node).await;
     let replies: Vec<Reply> = (0..40).map(|value| served.matmul(value as f32)).collect();
+    assert_eq!(total(&long.await.unwrap()), 300_000);
     let mut largest = 0;
     let mut device_time = Duration::ZERO;
     for (value, reply) in replies.into_iter().enumerate() {
@@ -269,6 +276,10 @@ async fn a_run_without_end_is_ended_at_its_limit() {
     let error = served.count_to(i64::MAX).await.unwrap_err();
     assert!(matches!(&error, ServeError::ModelFailed(text) if text.contains("longer than its limit")), "{error:?}");
     assert!(node.now().saturating_since(before) >= limit);
+    // It ended when asked to, so its worker lives, and with it whatever else is loaded there; the record has it.
+    assert_eq!(served.count_to(5).await.unwrap().outputs[0].data.to_contiguous(), 5_i64.to_le_bytes().to_vec());
+    assert_eq!((node.stats().worker_deaths, node.stats().aborted_batches), (0, 1));
+    assert_eq!(node.status_of(served.spec.version).deaths, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,4 +317,155 @@ async fn large_outputs_grow_the_arena_and_idle_arenas_stay_small() {
     let error = served.submit(vec![integers(&name, &[1 << 27])]).await.unwrap_err();
     assert!(matches!(&error, ServeError::InvalidInput(text) if text.contains("at most")), "{error:?}");
     served.submit(vec![integers(&name, &[3])]).await.unwrap();
+}
+
+fn total(answer: &Answer) -> i64 {
+    i64::from_le_bytes(answer.outputs[0].data.to_contiguous()[..].try_into().unwrap())
+}
+
+/// The promise the whole issue is about, end to end: on the only slot runs somebody's run of seconds, and a request
+/// with a reservation is answered before it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_is_kept_while_a_long_run_holds_the_slot() {
+    let node = start(1);
+    let victim = TenantId::from_parts(5, [5; 10]);
+    let reserved = Served::start_for(&node, 1, onnx::counting_loop(), PATIENCE, victim).await;
+    let other = Served::start(&node, 2, onnx::counting_loop(), PATIENCE).await;
+    let reservation = Reservation { rate: Rate::from_ppm(300_000), burst: Duration::from_millis(100) };
+    let share = Share { tier: Some(Tier::Guaranteed), reservation: Some(reservation), ..Share::default() };
+    node.set_shares(vec![(Subject::Tenant(victim), Some(share))]);
+    let steps = 3_000_000;
+    let mut long = other.count_to(steps);
+    until_busy(&node).await;
+    for count in 1..=20 {
+        let answer = tokio::select! {
+            answer = reserved.count_to(count) => answer.unwrap(),
+            _ = &mut long => panic!("the long run ended first"),
+        };
+        assert_eq!((total(&answer), answer.timing.phase), (count, Phase::Reserved));
+    }
+    let answer = long.await.unwrap();
+    assert_eq!((total(&answer), answer.timing.phase), (steps, Phase::Shared));
+    assert!(answer.timing.suspended > Duration::ZERO, "{:?}", answer.timing);
+    let stats = node.stats();
+    assert!(stats.suspensions >= 20 && stats.worker_deaths == 0, "{stats:?}");
+    // What was charged is what was measured.
+    let charged = node.usage().into_iter().find(|usage| usage.subject == Subject::Tenant(tenant())).unwrap();
+    assert!(charged.charged >= answer.timing.device_time);
+    // And without the reservation it waits like everybody.
+    node.set_shares(vec![(Subject::Tenant(victim), None)]);
+    node.set_policy(Policy::Fifo);
+    assert_eq!(node.policy(), Policy::Fifo);
+    assert_eq!(reserved.count_to(1).await.unwrap().timing.phase, Phase::Shared);
+}
+
+/// Somebody's first request is what the model is loaded for, so he pays, whoever owns the model.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_is_charged_to_whom_it_is_made_for() {
+    let node = start(1);
+    let caller = TenantId::from_parts(5, [5; 10]);
+    let served = Served::start_for(&node, 1, onnx::matmul16(), PATIENCE, caller).await;
+    let charged_to = |who: TenantId| {
+        let usage = node.usage().into_iter().find(|usage| usage.subject == Subject::Tenant(who));
+        usage.map_or(Duration::ZERO, |usage| usage.charged)
+    };
+    // Ahead of any need: the owner's.
+    assert!(charged_to(tenant()) > Duration::ZERO);
+    assert_eq!(charged_to(caller), Duration::ZERO);
+    for worker in node.stats().workers {
+        node.stop_worker(worker.worker);
+    }
+    let owner_before = charged_to(tenant());
+    let waiting = served.matmul(1.0);
+    served.load(ModelForm::Optimised).await;
+    let load_time = node.status_of(served.spec.version).load_time.unwrap();
+    let answer = waiting.await.unwrap();
+    assert_eq!(charged_to(tenant()), owner_before);
+    assert!(charged_to(caller) >= load_time + answer.timing.device_time);
+}
+
+/// What was recorded is enough to decide the same again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_replays_to_the_same_decisions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (arrivals, decisions) = (folder.path().join("arrivals.csv"), folder.path().join("decisions.jsonl"));
+    let node = start_changed(|config| NodeConfig {
+        record_arrivals: Some(arrivals.clone()),
+        record_decisions: Some(decisions.clone()),
+        ..config
+    });
+    let served = Served::start(&node, 1, onnx::matmul16(), PATIENCE).await;
+    node.set_shares(vec![(
+        Subject::Tenant(tenant()),
+        Some(Share { weight: Weight::from_milli(2_000), ..Share::default() }),
+    )]);
+    let replies: Vec<Reply> = (0..40).map(|value| served.matmul(value as f32)).collect();
+    for reply in replies {
+        reply.await.unwrap();
+    }
+    drop(served.matmul(1.0));
+    node.drain(PATIENCE).await;
+
+    let arrivals = std::fs::read_to_string(arrivals).unwrap();
+    let mut lines = arrivals.lines();
+    assert_eq!(lines.next(), Some("at_us,tenant,model,rows,bucket,bytes,timeout_ms,device_us"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 41);
+    let device =
+        |row: &&Vec<&str>| row.len() == 8 && row[2] == "acme/model-1:1" && row[5] == "64" && !row[7].is_empty();
+    assert!(rows.iter().filter(device).count() >= 40, "{arrivals}");
+
+    #[derive(serde::Deserialize)]
+    struct Head {
+        config: SchedulerConfig,
+    }
+    #[derive(serde::Deserialize)]
+    struct Poll {
+        at: u64,
+        events: Vec<Event>,
+        decisions: Vec<Decision>,
+    }
+    let log = std::fs::read_to_string(decisions).unwrap();
+    let mut lines = log.lines();
+    let head: Head = serde_json::from_str(lines.next().unwrap()).unwrap();
+    let mut scheduler = Scheduler::new(head.config);
+    let mut tasks = 0;
+    for line in lines {
+        let poll: Poll = serde_json::from_str(line).unwrap();
+        let mut again = Vec::new();
+        scheduler.poll(tenantry_types::MonotonicTime::from_nanos(poll.at), poll.events, &mut again);
+        assert_eq!(again, poll.decisions);
+        tasks += again.iter().filter(|decision| matches!(decision, Decision::Dispatch { .. })).count();
+    }
+    assert!(tasks > 2);
+    assert_eq!(node.stats().dropped_records, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_cannot_be_written_stops_the_start() {
+    let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
+    let config = NodeConfig::small(worker_binary(), runtime_library());
+    let config = NodeConfig { record_decisions: Some(PathBuf::from("/nowhere/at/all")), ..config };
+    let error = Node::start(config, spawner, exits).unwrap_err();
+    assert!(error.to_string().contains("decisions"), "{error}");
+}
+
+/// Every thread of a worker is on the processors of its slot, those included that a load made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_runs_on_the_processors_of_its_slot() {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).rfind(|cpu| allowed.is_set(*cpu)).unwrap();
+    let node = start_changed(|config| NodeConfig { slot_cores: vec![vec![cpu]], ..config });
+    let served = Served::start(&node, 1, onnx::matmul16(), PATIENCE).await;
+    assert_eq!(served.registration.profile.options.threads, 1);
+    served.matmul(1.0).await.unwrap();
+    let worker = node.stats().workers.into_iter().find(|stats| !stats.registration).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", worker.pid.unwrap())).unwrap();
+    let mut seen = 0;
+    for thread in threads {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        assert!(status.lines().any(|line| line == format!("Cpus_allowed_list:\t{cpu}")), "{status}");
+        seen += 1;
+    }
+    assert!(seen >= 2, "the one that runs and the one that listens");
 }

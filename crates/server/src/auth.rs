@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tenantry_store::{KeySecret, Role};
 use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId, TenantName};
 
-use crate::limits::TenantLoad;
 use crate::routing::{RoutedKey, RoutedTenant, Routing};
 
 /// An authenticated caller. Cheap to clone.
@@ -19,12 +18,13 @@ pub struct Principal {
     pub key: KeyId,
     /// What the key may do.
     pub role: Role,
-    load: Arc<TenantLoad>,
+    routed: Arc<RoutedTenant>,
 }
 
 impl Principal {
-    pub(crate) fn load(&self) -> &Arc<TenantLoad> {
-        &self.load
+    /// The tenant, as the routing table had it when the key was looked up.
+    pub(crate) fn routed(&self) -> &Arc<RoutedTenant> {
+        &self.routed
     }
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn authenticate(
                 tenant_name: Arc::clone(&tenant.name),
                 key: id,
                 role: key.role,
-                load: Arc::clone(&tenant.load),
+                routed: Arc::clone(tenant),
             })
         })
         .ok_or_else(|| {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_node::{ServeError, Submission, Timing};
+use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::{
     ErrorCode, InferRequest, InferResponse, ModelRef, PlacementId, RequestId, ServiceError, Signature,
 };
 
 use crate::inputs;
+use crate::limits::reason;
 use crate::metrics::FlowMetrics;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::{Permit, Principal, Server};
@@ -27,8 +29,48 @@ pub struct Inferred {
     pub response: InferResponse,
     /// Where the time went.
     pub timing: Timing,
+    /// From the request's arrival until it waited for a slot.
+    pub admission: Duration,
     /// The request's id, as given to [`Server::infer`].
     pub request: RequestId,
+}
+
+/// Where an answered request's time went, for whoever sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation {
+    /// From its arrival until it waited for a slot: reading, decoding, checking.
+    pub admission: Duration,
+    /// Waiting for a slot, and for others to join its batch.
+    pub queue: Duration,
+    /// Its batch mates' part of the batch's time.
+    pub batch_wait: Duration,
+    /// Its own part of the batch's time: what is charged for it.
+    pub device: Duration,
+    /// How long its batch was stopped for somebody's reservation.
+    pub suspended: Duration,
+    /// Rows of its batch.
+    pub batch_rows: u32,
+    /// Under which promise it ran: `reserved` or `shared`.
+    pub phase: &'static str,
+}
+
+impl Inferred {
+    /// Where the time went.
+    pub fn explanation(&self) -> Explanation {
+        let Timing { queue_wait, device_time, batch_wait, suspended, batch_rows, phase, .. } = self.timing;
+        Explanation {
+            admission: self.admission,
+            queue: queue_wait,
+            batch_wait,
+            device: device_time,
+            suspended,
+            batch_rows,
+            phase: match phase {
+                Phase::Reserved => "reserved",
+                Phase::Shared => "shared",
+            },
+        }
+    }
 }
 
 /// What a client may know of a model before it calls it.
@@ -76,8 +118,11 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn end(mut self, code: Option<ErrorCode>) {
-        self.count(code);
+    fn end(mut self, error: Option<&ServiceError>) {
+        if let (Some(flow), Some(reason)) = (&self.flow, error.and_then(|error| error.reason)) {
+            flow.rejected(reason);
+        }
+        self.count(error.map(|error| error.code));
     }
 
     fn count(&mut self, code: Option<ErrorCode>) {
@@ -116,7 +161,7 @@ impl Server {
         if attempt.flow.is_none() {
             attempt.flow = Some(self.metrics.unresolved(Some((principal.tenant, principal.tenant_name.as_str()))));
         }
-        attempt.end(outcome.as_ref().err().map(|error| error.code));
+        attempt.end(outcome.as_ref().err());
         outcome
     }
 
@@ -140,17 +185,22 @@ impl Server {
         let in_model =
             |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
         let outputs = inputs::wanted(&infer, signature).map_err(in_model)?;
-        let timeout = infer.timeout.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout);
+        let timeout = infer.timeout.or(model.deployment.default_timeout).unwrap_or(self.limits.default_timeout);
+        let timeout = timeout.min(self.limits.max_timeout);
         let inputs = inputs::checked(infer.inputs, signature).map_err(in_model)?;
         let submission = Submission {
             placement: self.placement(principal, &model, servable),
             tenant: principal.tenant,
             deployment: model.deployment.id,
+            key: Some(principal.key),
             request,
             inputs,
             outputs,
             deadline: Some(attempt.permit.arrived().saturating_add(timeout)),
+            // An inference has no effect but its answer, so running it twice harms nobody.
+            abortable: true,
         };
+        let admission = self.node.now().saturating_since(attempt.permit.arrived());
         let answer = self.node.submit(submission).await.map_err(|error| refusal(error, shown, &version))?;
         let Timing { queue_wait, device_time, batch_rows, .. } = answer.timing;
         flow.ran(queue_wait, device_time, batch_rows);
@@ -162,6 +212,7 @@ impl Server {
                 outputs: answer.outputs,
             },
             timing: answer.timing,
+            admission,
             request,
         })
     }
@@ -176,7 +227,7 @@ impl Server {
     }
 
     fn placement(&self, principal: &Principal, model: &RoutedModel, servable: &Servable) -> PlacementId {
-        let domain = model.domain(principal.tenant);
+        let domain = model.domain(principal.routed());
         if domain == servable.home {
             return *servable.home_placement.get_or_init(|| self.node.placement(&servable.spec, domain));
         }
@@ -258,43 +309,80 @@ impl Server {
     }
 }
 
-/// The refusal table: whose fault it is, and when to try again.
+/// The refusal table: whose fault it is, which limit it was, and when to try again.
 fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> ServiceError {
-    let (code, text) = match &error {
-        ServeError::QueueFull { .. } => {
-            (ErrorCode::Unavailable, "the server has as many requests waiting as it takes; try again later".to_owned())
+    let new = |code, text: String, reason: Option<&'static str>, retry_after: Option<Duration>| ServiceError {
+        code,
+        message: text,
+        retry_after,
+        reason,
+    };
+    match error {
+        ServeError::Refused { reason, retry_after } => {
+            let (code, text) = not_taken(reason, model);
+            new(code, text, Some(reason.as_str()), Some(retry_after))
         }
-        ServeError::TenantQueueFull { .. } => (
-            ErrorCode::ResourceExhausted,
-            "this tenant has as many requests waiting as it may; try again later".to_owned(),
-        ),
         ServeError::Expired => {
-            (ErrorCode::DeadlineExceeded, format!("model `{model}` had no answer before the request's time ran out"))
+            let text = format!("model `{model}` had no answer before the request's time ran out");
+            new(ErrorCode::DeadlineExceeded, text, Some(reason::DEADLINE), None)
         }
         ServeError::Overloaded => {
-            (ErrorCode::Unavailable, "the server is short of memory; try again shortly".to_owned())
+            let text = "the server is short of memory; try again shortly".to_owned();
+            new(ErrorCode::Unavailable, text, Some(reason::MEMORY), Some(DRAINING_RETRY))
         }
-        ServeError::Draining => (ErrorCode::Unavailable, "the server is shutting down; try again shortly".to_owned()),
-        ServeError::InvalidInput(text) => (ErrorCode::InvalidArgument, format!("model `{model}`: {text}")),
-        ServeError::ModelFailed(text) => (ErrorCode::ModelFailed, format!("model `{model}` failed: {text}")),
-        ServeError::Quarantined { reason, .. } => {
-            (ErrorCode::Unavailable, format!("model `{model}` is not started for now: {reason}"))
+        ServeError::Draining => {
+            let text = "the server is shutting down; try again shortly".to_owned();
+            new(ErrorCode::Unavailable, text, Some(reason::DRAINING), Some(DRAINING_RETRY))
         }
-        ServeError::Gone => (
+        ServeError::Quarantined { reason: why, retry_after } => {
+            let text = format!("model `{model}` is not started for now: {why}");
+            new(ErrorCode::Unavailable, text, Some(reason::QUARANTINED), Some(retry_after))
+        }
+        ServeError::Gone => {
+            let text = format!("version {} of model `{model}` was taken away while the request waited", version.number);
+            new(ErrorCode::Unavailable, text, None, Some(GONE_RETRY))
+        }
+        ServeError::InvalidInput(text) => {
+            new(ErrorCode::InvalidArgument, format!("model `{model}`: {text}"), None, None)
+        }
+        ServeError::ModelFailed(text) => {
+            new(ErrorCode::ModelFailed, format!("model `{model}` failed: {text}"), None, None)
+        }
+        ServeError::Cancelled => new(ErrorCode::Cancelled, "the request was cancelled".to_owned(), None, None),
+    }
+}
+
+/// What the scheduler's reasons mean to a caller: his own limits are 429, the machine's 503, time that is too short 504.
+fn not_taken(reason: RejectReason, model: &ModelRef) -> (ErrorCode, String) {
+    let (code, text) = match reason {
+        RejectReason::QueueFull => {
+            (ErrorCode::Unavailable, "the server has as many requests waiting as it takes; try again later")
+        }
+        RejectReason::Overloaded => (
             ErrorCode::Unavailable,
-            format!("version {} of model `{model}` was taken away while the request waited", version.number),
+            "the server cannot answer before the request's time runs out, for what others have waiting; try again later",
         ),
-        ServeError::Cancelled => (ErrorCode::Cancelled, "the request was cancelled".to_owned()),
+        RejectReason::UnknownPlace => (ErrorCode::Unavailable, "the model is being moved; try again shortly"),
+        RejectReason::TenantQueueFull => {
+            (ErrorCode::ResourceExhausted, "this tenant has as many requests waiting as it may; try again later")
+        }
+        RejectReason::ShareQueueFull => (
+            ErrorCode::ResourceExhausted,
+            "this deployment or key has as many requests waiting as it may; try again later",
+        ),
+        RejectReason::DeviceTimeLimit => {
+            (ErrorCode::ResourceExhausted, "the device time this tenant, deployment or key may use is used up")
+        }
+        RejectReason::TenantBacklog => (
+            ErrorCode::ResourceExhausted,
+            "what this tenant has waiting takes its share until past the request's time; send less, or give it more time",
+        ),
+        RejectReason::WontMeetDeadline => {
+            let text = format!("model `{model}` cannot answer before the request's time runs out");
+            return (ErrorCode::DeadlineExceeded, text);
+        }
     };
-    let retry_after = match error {
-        ServeError::QueueFull { retry_after }
-        | ServeError::TenantQueueFull { retry_after }
-        | ServeError::Quarantined { retry_after, .. } => Some(retry_after),
-        ServeError::Draining | ServeError::Overloaded => Some(DRAINING_RETRY),
-        ServeError::Gone => Some(GONE_RETRY),
-        _ => None,
-    };
-    ServiceError { code, message: text, retry_after }
+    (code, text.to_owned())
 }
 
 #[cfg(test)]

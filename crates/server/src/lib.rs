@@ -24,13 +24,15 @@ mod reconciler;
 mod registration;
 mod routing;
 mod server;
+mod shares;
 #[cfg(test)]
 mod testing;
 
 pub use auth::Principal;
 pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
-pub use infer::{Inferred, ModelMetadata, ModelReadiness, ModelSummary};
+pub use infer::{Explanation, Inferred, ModelMetadata, ModelReadiness, ModelSummary};
 pub use limits::Permit;
 pub use server::{Server, ServerConfig, StartError};
 pub use tenantry_node::Timing;
+pub use tenantry_sched::Policy;
 pub use tenantry_store::{Role, Sharing};

@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tenantry_types::{ErrorCode, TenantId};
 
+use crate::limits::REASONS;
+
 /// The most pairs of tenant and model with series of their own.
 pub(crate) const MAX_FLOWS: usize = 10_000;
 /// The label of every pair beyond [`MAX_FLOWS`]. Not a name: names start with a letter or a digit.
@@ -36,6 +38,18 @@ struct RequestLabels {
     tenant: String,
     model: String,
     code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    tenant: String,
+    model: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +75,8 @@ type Flows = HashMap<(TenantId, Arc<str>), Arc<FlowMetrics>>;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
+    device_charged: Family<TenantLabels, Seconds>,
     request_duration: Family<FlowLabels, Histogram, fn() -> Histogram>,
     queue_wait: Family<FlowLabels, Histogram, fn() -> Histogram>,
     device_time: Family<FlowLabels, Seconds>,
@@ -83,6 +99,9 @@ pub(crate) struct Gauges {
     pub(crate) slots: Gauge,
     pub(crate) registering: Gauge,
     pub(crate) worker_deaths: Counter,
+    pub(crate) suspensions: Counter,
+    pub(crate) aborted_batches: Counter,
+    pub(crate) dropped_records: Counter,
 }
 
 /// The series of one tenant's requests to one model.
@@ -90,6 +109,9 @@ pub(crate) struct Gauges {
 pub(crate) struct FlowMetrics {
     labels: FlowLabels,
     requests: Family<RequestLabels, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
+    /// One counter a reason, in the order of [`REASONS`]; looked up on first use.
+    by_reason: [OnceLock<Counter>; REASONS.len()],
     /// One counter a code, success last; looked up on first use, so that codes that never occur make no series.
     by_code: [OnceLock<Counter>; ErrorCode::ALL.len() + 1],
     duration: Histogram,
@@ -101,6 +123,8 @@ pub(crate) struct FlowMetrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
+        let rejections = Family::<RejectionLabels, Counter>::default();
+        let device_charged = Family::<TenantLabels, Seconds>::default();
         let request_duration =
             Family::<FlowLabels, Histogram, fn() -> Histogram>::new_with_constructor(time_buckets as fn() -> Histogram);
         let queue_wait =
@@ -112,6 +136,12 @@ impl Metrics {
         let gauges = Gauges::default();
         let mut registry = Registry::with_prefix("tenantry");
         registry.register("requests", "Inference requests by result", requests.clone());
+        registry.register("rejections", "Inference requests refused by a limit", rejections.clone());
+        registry.register(
+            "device_charged_seconds",
+            "Slot time charged by the scheduler: requests, loads and registrations",
+            device_charged.clone(),
+        );
         registry.register("request_duration_seconds", "From arrival to answer", request_duration.clone());
         registry.register("queue_wait_seconds", "From submission to dispatch", queue_wait.clone());
         registry.register("device_time_seconds", "Slot time, shared within a batch", device_time.clone());
@@ -125,9 +155,22 @@ impl Metrics {
         registry.register("slots", "Batches that may run at the same time", gauges.slots.clone());
         registry.register("registering_versions", "Versions being registered", gauges.registering.clone());
         registry.register("worker_deaths", "Workers that ended without being asked to", gauges.worker_deaths.clone());
+        registry.register(
+            "suspensions",
+            "Times a batch was suspended in its middle for a reservation",
+            gauges.suspensions.clone(),
+        );
+        registry.register("aborted_batches", "Batches ended before their end", gauges.aborted_batches.clone());
+        registry.register(
+            "dropped_records",
+            "Lines of --record-arrivals and --record-decisions the disk was too slow for",
+            gauges.dropped_records.clone(),
+        );
         Self {
             registry,
             requests,
+            rejections,
+            device_charged,
             request_duration,
             queue_wait,
             device_time,
@@ -176,6 +219,9 @@ impl Metrics {
             for counter_code in codes() {
                 self.requests.remove(&flow.request_labels(counter_code));
             }
+            for reason in REASONS {
+                self.rejections.remove(&flow.rejection_labels(reason));
+            }
             self.request_duration.remove(&flow.labels);
             self.queue_wait.remove(&flow.labels);
             self.device_time.remove(&flow.labels);
@@ -197,6 +243,20 @@ impl Metrics {
         });
     }
 
+    /// What the scheduler has charged a tenant since the start.
+    pub(crate) fn charged(&self, tenant: &str, total: Duration) {
+        let counter = self.device_charged.get_or_create_owned(&TenantLabels { tenant: tenant.to_owned() });
+        let more = total.as_secs_f64() - counter.get();
+        if more > 0.0 {
+            counter.inc_by(more);
+        }
+    }
+
+    /// Drops what a tenant that is gone was charged.
+    pub(crate) fn forget_charged(&self, tenant: &str) {
+        self.device_charged.remove(&TenantLabels { tenant: tenant.to_owned() });
+    }
+
     pub(crate) fn registered(&self, outcome: &'static str) {
         self.registrations.get_or_create(&OutcomeLabels { outcome }).inc();
     }
@@ -213,6 +273,8 @@ impl Metrics {
     fn make_flow(&self, labels: FlowLabels) -> FlowMetrics {
         FlowMetrics {
             requests: self.requests.clone(),
+            rejections: self.rejections.clone(),
+            by_reason: Default::default(),
             by_code: Default::default(),
             duration: self.request_duration.get_or_create_owned(&labels),
             queue_wait: self.queue_wait.get_or_create_owned(&labels),
@@ -233,6 +295,14 @@ impl FlowMetrics {
         self.duration.observe(duration.as_secs_f64());
     }
 
+    /// One request was refused for `reason`, a word of [`REASONS`].
+    pub(crate) fn rejected(&self, reason: &'static str) {
+        let counter = REASONS.iter().position(|known| *known == reason).and_then(|index| self.by_reason.get(index));
+        if let Some(counter) = counter {
+            counter.get_or_init(|| self.rejections.get_or_create_owned(&self.rejection_labels(reason))).inc();
+        }
+    }
+
     /// One request ran: how long it waited, its share of slot time, and the rows of its batch.
     pub(crate) fn ran(&self, queue_wait: Duration, device_time: Duration, batch_rows: u32) {
         self.queue_wait.observe(queue_wait.as_secs_f64());
@@ -243,6 +313,10 @@ impl FlowMetrics {
     /// Slot time of work that is no request: a registration.
     pub(crate) fn used(&self, device_time: Duration) {
         self.device_time.inc_by(device_time.as_secs_f64());
+    }
+
+    fn rejection_labels(&self, reason: &'static str) -> RejectionLabels {
+        RejectionLabels { tenant: self.labels.tenant.clone(), model: self.labels.model.clone(), reason }
     }
 
     fn request_labels(&self, code: Option<ErrorCode>) -> RequestLabels {

@@ -12,16 +12,17 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tenantry_node::VersionSpec;
-use tenantry_store::{Key, Optimised, Sharing, StoredFile};
+use tenantry_sched::{Share, Subject};
+use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredFile};
 use tenantry_types::error::sanitise;
 use tenantry_types::model::EngineOptions;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{
-    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelName, ModelRef, PlacementId, ServiceError,
-    TenantId, TenantName, TrustDomain, VersionId,
+    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelName, ModelRef, OrganisationId, PlacementId,
+    ServiceError, ShareSettings, TenantId, TenantName, TrustDomain, VersionId,
 };
 
-use crate::limits::TenantLoad;
+use crate::limits::{Gate, TenantGate};
 use crate::metrics::FlowMetrics;
 
 /// When a caller may ask again for a version that is being registered.
@@ -41,6 +42,9 @@ pub(crate) struct Routing {
     pub(crate) keys: HashMap<KeyId, RoutedKey>,
     pub(crate) tenants: HashMap<TenantId, Arc<RoutedTenant>>,
     pub(crate) tenants_by_name: HashMap<TenantName, TenantId>,
+    pub(crate) organisations: HashMap<OrganisationId, RoutedOrganisation>,
+    /// The share tree as the scheduler is told of it.
+    pub(crate) shares: BTreeMap<Subject, Share>,
     /// By `owner/name`.
     models: HashMap<Box<[u8]>, Arc<RoutedModel>>,
 }
@@ -59,7 +63,29 @@ pub(crate) struct RoutedTenant {
     pub(crate) name: Arc<TenantName>,
     pub(crate) operator: bool,
     pub(crate) created_ms: i64,
-    pub(crate) load: Arc<TenantLoad>,
+    /// What it was given, and how often that changed.
+    pub(crate) share: Option<ShareRecord>,
+    pub(crate) gate: Arc<TenantGate>,
+    /// Whether its requests may run in one worker with other tenants'.
+    pub(crate) batches_with_others: bool,
+    /// The deployments it calls that have settings of their own; mostly none.
+    pub(crate) deployments: BTreeMap<DeploymentId, RoutedShare>,
+    /// Its keys that have settings of their own; mostly none.
+    pub(crate) keys: BTreeMap<KeyId, RoutedShare>,
+}
+
+/// A deployment or key with settings of its own.
+#[derive(Debug)]
+pub(crate) struct RoutedShare {
+    pub(crate) record: ShareRecord,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// An organisation.
+#[derive(Debug)]
+pub(crate) struct RoutedOrganisation {
+    pub(crate) organisation: Organisation,
+    pub(crate) share: Option<ShareRecord>,
 }
 
 /// A model.
@@ -89,6 +115,7 @@ pub(crate) struct RoutedDeployment {
     pub(crate) min_replicas: u32,
     pub(crate) max_replicas: u32,
     pub(crate) idle_after: Option<Duration>,
+    pub(crate) default_timeout: Option<Duration>,
 }
 
 /// A version.
@@ -150,6 +177,13 @@ impl Routing {
     }
 }
 
+impl RoutedTenant {
+    /// What it was given.
+    pub(crate) fn settings(&self) -> ShareSettings {
+        self.share.as_ref().map(|share| share.settings.clone()).unwrap_or_default()
+    }
+}
+
 impl RoutedModel {
     /// Whether a tenant may know of this model and use it.
     pub(crate) fn is_visible_to(&self, caller: TenantId) -> bool {
@@ -162,8 +196,13 @@ impl RoutedModel {
     }
 
     /// The trust domain in which a caller's requests run.
-    pub(crate) fn domain(&self, caller: TenantId) -> TrustDomain {
-        let data_owner = if self.serves_any_data() { DataOwner::Any } else { DataOwner::Tenant(caller) };
+    ///
+    /// Those of a tenant that does not batch with others run in a domain of its own even for the operator's published
+    /// models. A worker runs one batch at a time and is suspended as a whole, so only in a worker of its own can its
+    /// batch be stopped, or another's be stopped for it, without stopping what it was to run beside.
+    pub(crate) fn domain(&self, caller: &RoutedTenant) -> TrustDomain {
+        let any = self.serves_any_data() && caller.batches_with_others;
+        let data_owner = if any { DataOwner::Any } else { DataOwner::Tenant(caller.id) };
         TrustDomain { model_owner: self.owner.id, data_owner }
     }
 

@@ -1,5 +1,6 @@
 //! The service: what it owns, how it starts, follows changes and ends.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,17 +10,18 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tenantry_node::Node;
 use tenantry_store::{OpenError, ReadError, Store, WriteError};
-use tenantry_types::{ErrorCode, RequestId, ServiceError};
+use tenantry_sched::Subject;
+use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::bootstrap::BootstrapError;
 use crate::config::Limits;
-use crate::limits::ServerLoad;
+use crate::limits::{NarrowGates, ServerLoad, reason};
 use crate::metrics::Metrics;
 use crate::routing::Routing;
-use crate::{Permit, Principal, auth, bootstrap, reconciler, registration};
+use crate::{Permit, Principal, auth, bootstrap, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -90,7 +92,8 @@ impl Server {
         bootstrap::ensure_operator(&store, &config.data_dir, unix_ms()).await?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-        let routing = Routing::build(store.catalogue().await?, &Routing::default(), config.limits.run_limit);
+        let routing = Routing::build(store.catalogue().await?, &Routing::default(), &config.limits);
+        node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
@@ -139,23 +142,50 @@ impl Server {
         outcome
     }
 
-    /// Takes a place for one request, from its headers alone. `content_length`: `None` when not announced; then
+    /// Takes a place for one request to `model`, from its headers alone. `content_length`: `None` when not announced; then
     /// [`Permit::grow`] counts the body as it comes. The request's time starts here.
     ///
     /// # Errors
-    /// 413 beyond the largest body, 429 beyond the tenant's own limits, 503 beyond the server's or while it drains.
-    pub fn admit(&self, principal: &Principal, content_length: Option<u64>) -> Result<Permit, ServiceError> {
+    /// 413 beyond the largest body, 429 beyond the limits of tenant, deployment and key, 503 beyond the server's or while
+    /// it drains.
+    pub fn admit(
+        &self,
+        principal: &Principal,
+        model: &ModelRef,
+        content_length: Option<u64>,
+    ) -> Result<Permit, ServiceError> {
         let outcome = if self.draining.load(Ordering::Relaxed) {
             Err(ServiceError::new(ErrorCode::Unavailable, "the server is shutting down; try again shortly")
+                .because(reason::DRAINING)
                 .retry_after(STORE_RETRY))
         } else {
-            Permit::take(principal.load(), &self.load, &self.limits, content_length, self.node.now())
+            let tenant = &principal.routed().gate;
+            let narrow = self.narrow_gates(principal, model);
+            Permit::take(tenant, narrow, &self.load, self.limits.max_bodies_bytes, content_length, self.node.now())
         };
         if let Err(error) = &outcome {
             let tenant = (principal.tenant, principal.tenant_name.as_str());
-            self.metrics.unresolved(Some(tenant)).ended(Some(error.code), Duration::ZERO);
+            let flow = self.metrics.unresolved(Some(tenant));
+            flow.ended(Some(error.code), Duration::ZERO);
+            if let Some(reason) = error.reason {
+                flow.rejected(reason);
+            }
         }
         outcome
+    }
+
+    /// The gates of the deployment and the key. The table is asked only where the tenant has settings for a deployment.
+    fn narrow_gates(&self, principal: &Principal, model: &ModelRef) -> NarrowGates {
+        let tenant = principal.routed();
+        let mut gates = NarrowGates::new();
+        if !tenant.deployments.is_empty() {
+            let routing = self.routing.load();
+            let model = routing.model(principal.tenant, &principal.tenant_name, model).ok();
+            let share = model.and_then(|model| tenant.deployments.get(&model.deployment.id));
+            gates.extend(share.map(|share| Arc::clone(&share.gate)));
+        }
+        gates.extend(tenant.keys.get(&principal.key).map(|share| Arc::clone(&share.gate)));
+        gates
     }
 
     /// Whether the server takes requests.
@@ -180,9 +210,29 @@ impl Server {
         gauges.running_batches.set(whole(stats.running_batches));
         gauges.slots.set(i64::from(stats.slots));
         gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
-        let known_deaths = gauges.worker_deaths.get();
-        gauges.worker_deaths.inc_by(stats.worker_deaths.saturating_sub(known_deaths));
+        self.count_charges();
+        let counted = [
+            (&gauges.worker_deaths, stats.worker_deaths),
+            (&gauges.suspensions, stats.suspensions),
+            (&gauges.aborted_batches, stats.aborted_batches),
+            (&gauges.dropped_records, stats.dropped_records),
+        ];
+        for (counter, total) in counted {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         self.metrics.encode()
+    }
+
+    /// Takes over what the scheduler has charged each tenant.
+    fn count_charges(&self) {
+        let routing = self.routing.load();
+        for usage in self.node.usage() {
+            if let Subject::Tenant(tenant) = usage.subject
+                && let Some(tenant) = routing.tenants.get(&tenant)
+            {
+                self.metrics.charged(tenant.name.as_str(), usage.charged);
+            }
+        }
     }
 
     /// Stops admitting, lets what runs finish for at most `limit`, ends the workers, then everything else.
@@ -249,9 +299,13 @@ impl Server {
         }
         let catalogue = self.store.catalogue().await?;
         let previous = self.routing.load_full();
-        let next = Arc::new(Routing::build(catalogue, &previous, self.limits.run_limit));
+        let next = Arc::new(Routing::build(catalogue, &previous, &self.limits));
         let revision = next.revision;
         self.routing.store(Arc::clone(&next));
+        let told = shares::changes(&previous.shares, &next.shares);
+        if !told.is_empty() {
+            self.node.set_shares(told);
+        }
         let gone = previous.gone_in(&next);
         for version in &gone {
             self.node.retire(*version);
@@ -266,6 +320,11 @@ impl Server {
         let fewer_tenants = previous.tenants.keys().any(|tenant| !next.tenants.contains_key(tenant));
         let names: std::collections::HashSet<&str> = next.models().map(|model| &*model.full_name).collect();
         let fewer_models = previous.models().any(|model| !names.contains(&*model.full_name));
+        for (tenant, gone) in &previous.tenants {
+            if !next.tenants.contains_key(tenant) {
+                self.metrics.forget_charged(gone.name.as_str());
+            }
+        }
         if fewer_tenants || fewer_models {
             self.metrics.retain(|tenant, model| {
                 next.tenants.contains_key(&tenant) && model.is_none_or(|model| names.contains(model))

@@ -11,9 +11,14 @@ use tenantry_types::{DataType, DeploymentId, Digest, Dim, KeyId, ModelId, Signat
 
 use crate::Principal;
 use crate::auth;
+use crate::config::Limits;
 use crate::routing::Routing;
 
 pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) fn limits() -> Limits {
+    Limits { run_limit: RUN_LIMIT, ..Limits::defaults() }
+}
 
 pub(crate) fn tenant_id(number: u8) -> TenantId {
     TenantId::from_parts(u64::from(number), [number; 10])
@@ -64,6 +69,8 @@ impl World {
         });
         let catalogue = Catalogue {
             revision: 1,
+            organisations: Vec::new(),
+            shares: Vec::new(),
             tenants: tenants.into(),
             keys: Vec::new(),
             models: Vec::new(),
@@ -126,6 +133,7 @@ impl World {
             min_replicas: 0,
             max_replicas: 1,
             idle_after_ms: Some(60_000),
+            default_timeout_ms: None,
         });
         self
     }
@@ -156,7 +164,7 @@ impl World {
     }
 
     pub(crate) fn after(&self, previous: &Routing) -> Routing {
-        Routing::build(self.catalogue.clone(), previous, RUN_LIMIT)
+        Routing::build(self.catalogue.clone(), previous, &limits())
     }
 }
 

@@ -295,6 +295,7 @@ async fn a_write_whose_client_disconnects_is_in_force_all_the_same() {
         min_replicas: now.min_replicas,
         max_replicas: now.max_replicas,
         idle_after: now.idle_after,
+        default_timeout: now.default_timeout,
     };
     abandon(server.set_deployment(&acme, owner, &net, change));
     shows("a deployment", || server.deployment(&acme, owner, &net).unwrap().version.is_none()).await;
@@ -418,20 +419,20 @@ async fn deadlines_and_limits_are_refused_by_the_table() {
     };
     let error = world.infer(&acme, slow).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{error}");
-    assert_eq!(world.server.admit(&acme, Some(1_001)).unwrap_err().code, ErrorCode::TooLarge);
-    let permit = world.server.admit(&acme, None).unwrap();
-    let refused = world.server.admit(&acme, None).unwrap_err();
+    assert_eq!(world.server.admit(&acme, &reference("net"), Some(1_001)).unwrap_err().code, ErrorCode::TooLarge);
+    let permit = world.server.admit(&acme, &reference("net"), None).unwrap();
+    let refused = world.server.admit(&acme, &reference("net"), None).unwrap_err();
     assert!(refused.code == ErrorCode::ResourceExhausted && refused.retry_after.is_some(), "{refused:?}");
     drop(permit);
 
     // A client that goes away is counted as cancelled, and its place is free at once.
-    let permit = world.server.admit(&acme, None).unwrap();
+    let permit = world.server.admit(&acme, &reference("net"), None).unwrap();
     let endless = request("count", vec![integers("count", &[], &[i64::MAX])]);
     let answer = world.server.infer(&acme, &permit, world.server.new_request_id(), endless);
     assert!(answer.now_or_never().is_none());
     // The edge holds the permit beside the answer's future: both go with the client.
     drop(permit);
-    assert!(world.server.admit(&acme, None).is_ok());
+    assert!(world.server.admit(&acme, &reference("net"), None).is_ok());
     let metrics = world.server.metrics_text();
     assert!(metrics.contains("tenantry_requests_total{tenant=\"acme\",model=\"acme/count\",code=\"cancelled\"} 1"));
     assert!(
@@ -468,7 +469,7 @@ async fn a_drain_ends_what_runs_and_refuses_what_comes() {
     let acme = world.tenant("acme").await;
     world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
     // Admitted before the drain, and not loaded yet.
-    let permit = world.server.admit(&acme, Some(64)).unwrap();
+    let permit = world.server.admit(&acme, &reference("net"), Some(64)).unwrap();
     let cold = request("net", vec![sixteen(1.0)]);
     let running = {
         let (server, acme): (Arc<Server>, _) = (Arc::clone(&world.server), acme.clone());
@@ -479,7 +480,7 @@ async fn a_drain_ends_what_runs_and_refuses_what_comes() {
     };
     world.server.drain(PATIENCE).await;
     assert_eq!(floats(&running.await.unwrap().unwrap()), [2.0; 16]);
-    let refused = world.server.admit(&acme, Some(64)).unwrap_err();
+    let refused = world.server.admit(&acme, &reference("net"), Some(64)).unwrap_err();
     assert!(refused.code == ErrorCode::Unavailable && refused.retry_after.is_some(), "{refused:?}");
     assert!(!world.server.is_ready());
 }

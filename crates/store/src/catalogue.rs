@@ -32,6 +32,8 @@ impl Store {
         let mut all = async |query: &'static str| sqlx::query(query).fetch_all(&mut *connection).await;
         Ok(Tables {
             revision,
+            organisations: all("SELECT * FROM organisations ORDER BY id").await?,
+            shares: all("SELECT * FROM shares ORDER BY scope, subject").await?,
             tenants: all("SELECT * FROM tenants ORDER BY id").await?,
             keys: all("SELECT * FROM api_keys ORDER BY id").await?,
             models: all("SELECT * FROM models ORDER BY id").await?,
@@ -47,6 +49,8 @@ impl Store {
 /// What one snapshot held, as rows.
 struct Tables {
     revision: u64,
+    organisations: Vec<AnyRow>,
+    shares: Vec<AnyRow>,
     tenants: Vec<AnyRow>,
     keys: Vec<AnyRow>,
     models: Vec<AnyRow>,
@@ -66,6 +70,8 @@ impl Tables {
         aliases.sort_unstable_by(|a, b| (a.model, &a.name).cmp(&(b.model, &b.name)));
         Ok(Catalogue {
             revision: self.revision,
+            organisations: self.organisations.iter().map(rows::organisation).collect::<Result<_, _>>()?,
+            shares: self.shares.iter().map(rows::share).collect::<Result<_, _>>()?,
             tenants: self.tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
             keys: self.keys.iter().map(rows::key).collect::<Result<_, _>>()?,
             models: self.models.iter().map(|row| rows::model(row, &mut tags)).collect::<Result<_, _>>()?,

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
-use tenantry_types::{Digest, ModelName};
+use tenantry_types::share::DeviceRate;
+use tenantry_types::{Digest, ModelName, ShareSettings, ShareSubject};
 
 use crate::WriteError;
 use crate::limits::{
-    MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WORD_BYTES, MAX_WORDS,
+    MAX_BURST_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WEIGHT_MILLI,
+    MAX_WORD_BYTES, MAX_WORDS,
 };
 use crate::records::{DeploymentChange, NewVersion, StoredFile};
 
@@ -129,7 +131,57 @@ pub(crate) fn deployment(change: &DeploymentChange) -> Checked {
     if change.idle_after_ms.is_some_and(|idle_ms| i64::try_from(idle_ms).is_err()) {
         return invalid("idle_after is too long; leave it out to keep idle replicas loaded".to_owned());
     }
+    if change.default_timeout_ms.is_some_and(|timeout_ms| timeout_ms == 0 || i64::try_from(timeout_ms).is_err()) {
+        return invalid("the default timeout must be at least a millisecond; leave it out for the server's".to_owned());
+    }
     Ok(())
+}
+
+/// The settings of a node of the share tree: which fields it may have, and what they may be.
+pub(crate) fn share(subject: ShareSubject, settings: &ShareSettings) -> Checked {
+    let of_organisation = matches!(subject, ShareSubject::Organisation(_));
+    let of_tenant = matches!(subject, ShareSubject::Tenant(_));
+    let wrong_place = [
+        ("organisation", settings.organisation.is_some() && !of_tenant),
+        ("slot_group", settings.slot_group.is_some() && !of_tenant),
+        ("batch_with_others", settings.batch_with_others.is_some() && !of_tenant),
+        ("max_bodies_bytes", settings.max_bodies_bytes.is_some() && !of_tenant),
+    ];
+    if let Some((field, _)) = wrong_place.iter().find(|(_, is_wrong)| *is_wrong) {
+        return invalid(format!("`{field}` can be set for tenants only"));
+    }
+    let not_for_organisations = [
+        ("tier", settings.tier.is_some()),
+        ("reservation", settings.reservation.is_some()),
+        ("request_rate", settings.request_rate.is_some()),
+        ("max_requests", settings.max_requests.is_some()),
+        ("max_body_bytes", settings.max_body_bytes.is_some()),
+    ];
+    if let Some((field, _)) = not_for_organisations.iter().find(|(_, is_set)| of_organisation && *is_set) {
+        return invalid(format!("`{field}` cannot be set for an organisation; set it for its tenants"));
+    }
+    let zero = [
+        ("weight", settings.weight_milli == Some(0)),
+        ("reservation", settings.reservation.is_some_and(|rate| rate.ppm == 0 || rate.burst_ms == 0)),
+        ("device_time", settings.device_time.is_some_and(|rate| rate.ppm == 0 || rate.burst_ms == 0)),
+        ("request_rate", settings.request_rate.is_some_and(|rate| rate.milli_per_second == 0 || rate.burst == 0)),
+        ("max_requests", settings.max_requests == Some(0)),
+        ("max_queued_tasks", settings.max_queued_tasks == Some(0)),
+        ("max_queued_bytes", settings.max_queued_bytes == Some(0)),
+        ("max_body_bytes", settings.max_body_bytes == Some(0)),
+        ("max_bodies_bytes", settings.max_bodies_bytes == Some(0)),
+    ];
+    if let Some((field, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
+        return invalid(format!("`{field}` is 0; leave it out to have the default, or give more than 0"));
+    }
+    if settings.weight_milli.is_some_and(|weight_milli| weight_milli > MAX_WEIGHT_MILLI) {
+        return invalid(format!("`weight` is at most {}", MAX_WEIGHT_MILLI / 1_000));
+    }
+    let long = |rate: Option<DeviceRate>| rate.is_some_and(|rate| rate.burst_ms > MAX_BURST_MS);
+    if long(settings.reservation) || long(settings.device_time) {
+        return invalid(format!("a burst is at most {MAX_BURST_MS} milliseconds of device time"));
+    }
+    settings.slot_group.iter().try_for_each(|group| word("name of the slot group", group))
 }
 
 /// The digest of a file list: each name, digest and length in order, none of which can be mistaken for another.

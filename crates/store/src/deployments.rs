@@ -44,6 +44,7 @@ impl Store {
         deployment.min_replicas = change.min_replicas;
         deployment.max_replicas = change.max_replicas;
         deployment.idle_after_ms = change.idle_after_ms;
+        deployment.default_timeout_ms = change.default_timeout_ms;
         update(connection, &mut deployment).await?;
         write.commit().await?;
         Ok(deployment)
@@ -112,10 +113,12 @@ async fn update(connection: &mut AnyConnection, deployment: &mut Deployment) -> 
     deployment.generation = deployment.generation.checked_add(1).ok_or(damaged("generation"))?;
     let idle_after_ms =
         deployment.idle_after_ms.map(i64::try_from).transpose().map_err(|_| damaged("idle_after_ms"))?;
+    let default_timeout_ms =
+        deployment.default_timeout_ms.map(i64::try_from).transpose().map_err(|_| damaged("default_timeout_ms"))?;
     sqlx::query(
         "UPDATE deployments SET generation = $1, version = $2, previous = $3, min_replicas = $4, max_replicas = $5,
-             idle_after_ms = $6
-         WHERE id = $7",
+             idle_after_ms = $6, default_timeout_ms = $7
+         WHERE id = $8",
     )
     .bind(i64::try_from(deployment.generation).map_err(|_| damaged("generation"))?)
     .bind(deployment.version.map(i64::from))
@@ -123,6 +126,7 @@ async fn update(connection: &mut AnyConnection, deployment: &mut Deployment) -> 
     .bind(i64::from(deployment.min_replicas))
     .bind(i64::from(deployment.max_replicas))
     .bind(idle_after_ms)
+    .bind(default_timeout_ms)
     .bind(deployment.id.to_string())
     .execute(connection)
     .await?;

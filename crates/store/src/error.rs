@@ -48,6 +48,10 @@ pub enum OpenError {
 pub enum Thing {
     /// A tenant.
     Tenant,
+    /// An organisation.
+    Organisation,
+    /// The settings of a node of the share tree.
+    Share,
     /// An API key.
     Key,
     /// A model.
@@ -66,6 +70,8 @@ impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tenant => "tenant",
+            Self::Organisation => "organisation",
+            Self::Share => "share",
             Self::Key => "key",
             Self::Model => "model",
             Self::Version => "version",

@@ -80,7 +80,7 @@ impl Store {
         rows.iter().map(rows::key).collect()
     }
 
-    /// Revokes a key of a tenant. Revoking it again changes nothing: the first time stands.
+    /// Revokes a key of a tenant and forgets its settings in the share tree. Revoking it again changes nothing: the first time stands.
     pub async fn revoke_key(&self, tenant: TenantId, id: KeyId, now_ms: i64) -> Result<Key, WriteError> {
         let mut write = self.inner.database.write().await?;
         sqlx::query("UPDATE api_keys SET revoked_ms = $1 WHERE id = $2 AND tenant_id = $3 AND revoked_ms IS NULL")
@@ -95,6 +95,8 @@ impl Store {
             .fetch_optional(write.connection())
             .await?;
         let key = rows::key(&row.ok_or(WriteError::NotFound(Thing::Key))?)?;
+        // What was kept free for it is free again.
+        sqlx::query("DELETE FROM shares WHERE of_key = $1").bind(id.to_string()).execute(write.connection()).await?;
         write.commit().await?;
         Ok(key)
     }

@@ -26,6 +26,7 @@ mod open;
 mod records;
 mod rows;
 mod secret;
+mod shares;
 mod sweep;
 mod tenants;
 mod versions;
@@ -35,6 +36,6 @@ pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteErr
 pub use open::{Store, StoreConfig};
 pub use records::{
     Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
-    NewVersion, Optimised, Role, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
+    NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
 };
 pub use secret::KeySecret;

@@ -2,6 +2,10 @@
 
 /// The most tenants of one server.
 pub const MAX_TENANTS: usize = 100_000;
+/// The most organisations of one server.
+pub const MAX_ORGANISATIONS: usize = 10_000;
+/// The most deployments and keys of a tenant that have settings of their own in the share tree, its own settings included.
+pub const MAX_SHARES_PER_TENANT: usize = 2_000;
 /// The most keys of a tenant. When they are reached, the oldest revoked or expired one is forgotten for a new one.
 pub const MAX_KEYS_PER_TENANT: usize = 1_000;
 /// The most models of a tenant.
@@ -10,6 +14,10 @@ pub const MAX_MODELS_PER_TENANT: usize = 10_000;
 pub const MAX_VERSIONS_PER_MODEL: usize = 1_000;
 /// The most aliases of a model.
 pub const MAX_ALIASES_PER_MODEL: usize = 100;
+/// The largest weight, thousandths.
+pub const MAX_WEIGHT_MILLI: u32 = 1_000_000;
+/// The largest burst of device time, milliseconds: one day.
+pub const MAX_BURST_MS: u64 = 24 * 60 * 60 * 1_000;
 /// The longest description, bytes.
 pub const MAX_DESCRIPTION_BYTES: usize = 16 << 10;
 /// The longest label, framework, tag or dependency, bytes.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tenantry_types::model::{Registration, VersionSettings};
-use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
+use tenantry_types::{
+    DeploymentId, Digest, KeyId, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings, ShareSubject, TenantId,
+    TenantName, VersionId,
+};
 
 /// A tenant: the boundary of isolation and limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,28 @@ pub struct Tenant {
     pub operator: bool,
     /// When it was created.
     pub created_ms: i64,
+}
+
+/// An organisation: tenants under one share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Organisation {
+    /// Who it is, for ever.
+    pub id: OrganisationId,
+    /// What people call it; unique on the server.
+    pub name: OrganisationName,
+    /// When it was created.
+    pub created_ms: i64,
+}
+
+/// The settings of a node of the share tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareRecord {
+    /// Which node.
+    pub subject: ShareSubject,
+    /// How often they changed. A change may name the generation it was made from.
+    pub generation: u64,
+    /// What they are.
+    pub settings: ShareSettings,
 }
 
 /// What the holder of a key may do inside its tenant; the first one may do it in every tenant.
@@ -285,6 +310,8 @@ pub struct Deployment {
     pub max_replicas: u32,
     /// How long an idle replica stays loaded, milliseconds; absent: for good.
     pub idle_after_ms: Option<u64>,
+    /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
+    pub default_timeout_ms: Option<u64>,
 }
 
 /// What a deployment becomes.
@@ -298,6 +325,8 @@ pub struct DeploymentChange {
     pub max_replicas: u32,
     /// How long an idle replica stays loaded, milliseconds; absent: for good.
     pub idle_after_ms: Option<u64>,
+    /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
+    pub default_timeout_ms: Option<u64>,
 }
 
 /// Uploaded bytes at their address, which is their owner and digest.
@@ -310,10 +339,14 @@ pub struct Artefact {
 }
 
 /// Everything a routing table is made from, as it was at one moment. Lists are in the order of creation but where they say otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Catalogue {
     /// Which moment: the number of changes committed before it.
     pub revision: u64,
+    /// Every organisation.
+    pub organisations: Vec<Organisation>,
+    /// The settings of every node of the share tree that has some.
+    pub shares: Vec<ShareRecord>,
     /// Every tenant.
     pub tenants: Vec<Tenant>,
     /// Every key, revoked and expired ones too.

@@ -8,7 +8,8 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row as _, Type};
 
 use crate::records::{
-    Alias, Deployment, Key, Model, Optimised, Role, Sharing, StoredFile, Tenant, Version, VersionState,
+    Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant, Version,
+    VersionState,
 };
 use crate::{ReadError, Thing};
 
@@ -76,6 +77,20 @@ pub(crate) fn tenant(row: &AnyRow) -> Result<Tenant, ReadError> {
         name: row.parsed("name")?,
         operator: row.number("operator")? != 0,
         created_ms: row.number("created_ms")?,
+    })
+}
+
+pub(crate) fn organisation(row: &AnyRow) -> Result<Organisation, ReadError> {
+    let row = Row::new(row, Thing::Organisation);
+    Ok(Organisation { id: row.parsed("id")?, name: row.parsed("name")?, created_ms: row.number("created_ms")? })
+}
+
+pub(crate) fn share(row: &AnyRow) -> Result<ShareRecord, ReadError> {
+    let row = Row::new(row, Thing::Share);
+    Ok(ShareRecord {
+        subject: row.parsed("subject")?,
+        generation: row.unsigned("generation")?,
+        settings: row.json("settings")?,
     })
 }
 
@@ -199,5 +214,6 @@ pub(crate) fn deployment(row: &AnyRow) -> Result<Deployment, ReadError> {
         min_replicas: row.unsigned("min_replicas")?,
         max_replicas: row.unsigned("max_replicas")?,
         idle_after_ms: row.maybe_unsigned("idle_after_ms")?,
+        default_timeout_ms: row.maybe_unsigned("default_timeout_ms")?,
     })
 }

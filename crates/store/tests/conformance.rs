@@ -12,6 +12,8 @@ mod registry;
 #[path = "conformance/search.rs"]
 mod search;
 mod support;
+#[path = "conformance/shares.rs"]
+mod shares;
 #[path = "conformance/tenants.rs"]
 mod tenants;
 
@@ -47,6 +49,10 @@ const CASES: &[(&str, Case)] = cases![
     registry::deleting_a_model_removes_all_of_it,
     search::finds_words_whatever_their_case_and_place,
     search::finds_tags_exactly_and_goes_on_page_by_page,
+    shares::organisations_have_unique_names_and_go_when_empty,
+    shares::settings_are_kept_by_subject_and_change_by_compare_and_set,
+    shares::settings_go_with_what_they_are_for,
+    shares::are_checked_together_even_when_set_at_the_same_time,
     artefacts::are_kept_by_owner_and_digest,
     artefacts::are_visible_whole_or_not_at_all,
     artefacts::of_a_deleted_tenant_are_not_taken,

@@ -110,12 +110,14 @@ pub struct ServiceError {
     pub message: String,
     /// When trying again makes sense, for refusals.
     pub retry_after: Option<Duration>,
+    /// Which limit refused it, a word for programs; absent where no limit did.
+    pub reason: Option<&'static str>,
 }
 
 impl ServiceError {
     /// An error without a retry hint.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, reason: None }
     }
 
     /// [`ErrorCode::InvalidArgument`].
@@ -132,6 +134,13 @@ impl ServiceError {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// The same error with the limit that caused it.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
         self
     }
 }

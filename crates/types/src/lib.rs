@@ -12,6 +12,7 @@ pub mod infer;
 pub mod limits;
 pub mod model;
 pub mod name;
+pub mod share;
 pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -25,6 +26,7 @@ pub use id::{
     WorkerId,
 };
 pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
-pub use name::{ModelName, ModelRef, TenantName};
+pub use name::{ModelName, ModelRef, OrganisationName, TenantName};
+pub use share::{ShareSettings, ShareSubject};
 pub use tensor::{DataType, Dim, Shape, Signature, SignatureError, TensorSpec};
 pub use time::MonotonicTime;

@@ -1,4 +1,4 @@
-//! Names people choose: tenants, models, aliases. One alphabet, so that a name fits a URL, a label and a file name.
+//! Names people choose: organisations, tenants, models, aliases. One alphabet, so that a name fits a URL, a label and a file name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -75,11 +75,22 @@ name!(
     TenantName
 );
 name!(
+    /// An organisation's name, unique on the server.
+    OrganisationName
+);
+name!(
     /// A model's or an alias's name, unique inside its tenant or model.
     ModelName
 );
 
 impl FromStr for TenantName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text).map(|()| Self(text.into()))
+    }
+}
+
+impl FromStr for OrganisationName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         check(text).map(|()| Self(text.into()))

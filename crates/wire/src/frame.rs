@@ -5,7 +5,7 @@ use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
 use tenantry_types::{DataType, ReplicaId, Shape, TaskId};
 
 /// The protocol's number; node and worker are of one build, so it is only a guard against a mixed installation.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest message of a [`FromWorker::Failed`], characters. Longer ones are cut by the worker; the node cuts again.
 pub const MAX_FAILURE_MESSAGE_CHARS: usize = tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
@@ -65,6 +65,8 @@ pub enum ToWorker {
     },
     /// End with exit code 0.
     Exit,
+    /// Where runs to be ended are named from now on. Descriptor: the worker's end of a [`crate::Terminator`].
+    Terminations,
 }
 
 /// From a worker to the node: claims, every one to be checked.
@@ -136,6 +138,8 @@ pub enum FailureKind {
     Model,
     /// Memory, descriptors or another resource ran out.
     Resource,
+    /// Nobody's: the node asked for the end of this run. Said unasked it is a breach of the protocol.
+    Terminated,
 }
 
 /// Which form a model file has.

@@ -15,6 +15,7 @@ mod arena;
 mod channel;
 mod frame;
 mod memory;
+mod terminate;
 
 pub use arena::{ARENA_ALIGN, ArenaError, InputArena, OutOfRange, OutputArena, WorkerArena, align_up};
 pub use channel::{Channel, MAX_FDS, MAX_FRAME_BYTES, RecvError, SendError};
@@ -22,3 +23,4 @@ pub use frame::{
     FailureKind, FileEntry, FromWorker, MAX_FAILURE_MESSAGE_CHARS, ModelForm, PROTOCOL, TensorDescriptor, ToWorker,
 };
 pub use memory::{FileMap, scratch_file};
+pub use terminate::{Terminations, Terminator};

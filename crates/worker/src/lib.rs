@@ -1,7 +1,8 @@
 //! The worker process: wire in, engine, wire out.
 //!
 //! One thread reads a frame, does what it says, answers, and waits for the next. A run costs two system calls, `recvmsg`
-//! and `send`: inputs are read where they lie in the arena, outputs are copied into it once.
+//! and `send`: inputs are read where they lie in the arena, outputs are copied into it once. Another thread only waits for
+//! the node's word that a run is to end.
 //!
 //! The runtime library is loaded first, before the first byte of a tenant's arrives. The worker knows no path of a
 //! model, holds no credential, and writes nothing but frames (and its last words to stderr).
@@ -10,6 +11,7 @@
 
 mod directory;
 mod replicas;
+mod terminations;
 mod worker;
 
 use std::path::Path;
@@ -19,6 +21,7 @@ use anyhow::Context as _;
 use tenantry_engine::Runtime;
 use tenantry_wire::Channel;
 
+use terminations::Current;
 use worker::{End, Worker};
 
 /// The machine is not set up: no runtime library, no socket (`EX_CONFIG`).
@@ -48,5 +51,5 @@ fn start(library: &Path) -> anyhow::Result<Worker> {
     let channel = Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place")?;
     let runtime = Runtime::open(library)?;
     directory::enter_empty().context("no empty directory to work in")?;
-    Ok(Worker::new(channel, runtime))
+    Ok(Worker::new(channel, runtime, Current::new(runtime)?))
 }

@@ -1,6 +1,7 @@
 //! The loop: one frame after the other.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -8,11 +9,12 @@ use tenantry_engine::{InputTensor, Outputs, RunError, Runtime, trim};
 use tenantry_types::error::sanitise;
 use tenantry_types::{ReplicaId, TaskId};
 use tenantry_wire::{
-    Channel, FromWorker, MAX_FAILURE_MESSAGE_CHARS, MAX_FDS, PROTOCOL, RecvError, SendError, TensorDescriptor,
-    ToWorker, WorkerArena, align_up,
+    Channel, FailureKind, FromWorker, MAX_FAILURE_MESSAGE_CHARS, MAX_FDS, PROTOCOL, RecvError, SendError,
+    TensorDescriptor, ToWorker, WorkerArena, align_up,
 };
 
 use crate::replicas::{Failed, Replicas, kind, register_model};
+use crate::terminations::{self, Current};
 
 /// How long nothing must come before the heap is trimmed: long beside a gap between requests, short beside a pause.
 const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -45,6 +47,7 @@ struct Pending {
 pub(crate) struct Worker {
     channel: Channel,
     runtime: Runtime,
+    current: Arc<Current>,
     arena: Option<(u32, WorkerArena)>,
     replicas: Replicas,
     pending: Option<Pending>,
@@ -53,8 +56,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(channel: Channel, runtime: Runtime) -> Self {
-        Self { channel, runtime, arena: None, replicas: Replicas::default(), pending: None, untrimmed: false }
+    pub(crate) fn new(channel: Channel, runtime: Runtime, current: Arc<Current>) -> Self {
+        Self { channel, runtime, current, arena: None, replicas: Replicas::default(), pending: None, untrimmed: false }
     }
 
     /// Serves frames until the node says `Exit` or is gone.
@@ -74,7 +77,7 @@ impl Worker {
                 Err(RecvError::Closed) => return End::Asked,
                 Err(error) => return End::Protocol(format!("cannot understand the node: {error}")),
             };
-            if let Err(end) = self.handle(frame, &fds) {
+            if let Err(end) = self.handle(frame, fds) {
                 return end;
             }
         }
@@ -96,17 +99,17 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, frame: ToWorker, fds: &[OwnedFd]) -> Result<(), End> {
+    fn handle(&mut self, frame: ToWorker, fds: Vec<OwnedFd>) -> Result<(), End> {
         match frame {
             ToWorker::Run { task, replica, arena, inputs, outputs } => {
                 self.untrimmed = true;
-                match self.run(replica, arena, &inputs, &outputs) {
+                match self.run(task, replica, arena, &inputs, &outputs) {
                     Ok((outputs, compute_ns)) => self.deliver(Pending { task, outputs, compute_ns }),
                     Err(failed) => self.fail(task, &failed),
                 }
             }
             ToWorker::Arena { generation, input_bytes, output_bytes } => {
-                self.replace_arena(generation, input_bytes, output_bytes, fds)?;
+                self.replace_arena(generation, input_bytes, output_bytes, &fds)?;
                 match self.pending.take() {
                     Some(pending) => self.deliver(pending),
                     // Arenas are replaced when a burst is over, too: what it left on the heap goes back with them.
@@ -117,7 +120,7 @@ impl Worker {
                 }
             }
             ToWorker::Load { task, replica, form, files, options } => {
-                match self.replicas.load(self.runtime, replica, form, &files, fds, &options) {
+                match self.replicas.load(self.runtime, replica, form, &files, &fds, &options) {
                     Ok(loaded) => self.answer(&FromWorker::Loaded {
                         task,
                         replica,
@@ -128,7 +131,7 @@ impl Worker {
                 }
             }
             ToWorker::Register { task, files, settings } => {
-                match register_model(self.runtime, &files, fds, &settings) {
+                match register_model(self.runtime, &files, &fds, &settings) {
                     Ok((registration, optimised_bytes)) => self.answer_registered(
                         task,
                         FromWorker::Registered { task, registration: Box::new(registration), optimised_bytes },
@@ -141,6 +144,11 @@ impl Worker {
                 Ok(())
             }
             ToWorker::Exit => Err(End::Asked),
+            ToWorker::Terminations => match fds.into_iter().next().map(|fd| terminations::listen(&self.current, fd)) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(error)) => Err(End::Protocol(format!("no thread to hear of terminations with: {error}"))),
+                None => Err(End::Protocol("terminations came without their descriptor".to_owned())),
+            },
         }
     }
 
@@ -165,6 +173,7 @@ impl Worker {
 
     fn run(
         &mut self,
+        task: TaskId,
         replica: ReplicaId,
         generation: u32,
         descriptors: &[TensorDescriptor],
@@ -190,7 +199,14 @@ impl Worker {
             });
         }
         let started = Instant::now();
-        let outputs = model.run(&inputs, wanted)?;
+        self.current.begin(task);
+        let outcome = model.run_until(&inputs, wanted, &self.current.termination);
+        let asked = self.current.end();
+        let outputs = outcome.map_err(|error| match Failed::from(error) {
+            // Whatever the engine makes of it: the node asked for this end.
+            failed if asked => Failed { kind: FailureKind::Terminated, ..failed },
+            failed => failed,
+        })?;
         Ok((outputs, u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)))
     }
 

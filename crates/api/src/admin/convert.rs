@@ -1,5 +1,7 @@
 //! Between the server's values and the JSON of the API. Nothing is decided here.
 
+mod share;
+
 use std::time::Duration;
 
 use tenantry_server as server;
@@ -256,18 +258,44 @@ impl From<values::AliasInfo> for types::Alias {
 
 impl From<values::DeploymentInfo> for types::Deployment {
     fn from(deployment: values::DeploymentInfo) -> Self {
-        let values::DeploymentInfo { id, generation, version, previous, min_replicas, max_replicas, idle_after } =
-            deployment;
+        let values::DeploymentInfo {
+            id,
+            generation,
+            version,
+            previous,
+            min_replicas,
+            max_replicas,
+            idle_after,
+            default_timeout,
+        } = deployment;
         let idle_after_seconds = idle_after.map(|after| after.as_secs());
-        Self { id, generation, version, previous, min_replicas, max_replicas, idle_after_seconds }
+        let default_timeout_ms = default_timeout.map(|timeout| nanos(timeout) / 1_000_000);
+        Self {
+            id,
+            generation,
+            version,
+            previous,
+            min_replicas,
+            max_replicas,
+            idle_after_seconds,
+            default_timeout_ms,
+        }
     }
 }
 
 impl From<types::DeploymentChange> for values::DeploymentChange {
     fn from(change: types::DeploymentChange) -> Self {
-        let types::DeploymentChange { generation, version, min_replicas, max_replicas, idle_after_seconds } = change;
+        let types::DeploymentChange {
+            generation,
+            version,
+            min_replicas,
+            max_replicas,
+            idle_after_seconds,
+            default_timeout_ms,
+        } = change;
         let idle_after = idle_after_seconds.map(Duration::from_secs);
-        Self { generation, version, min_replicas, max_replicas, idle_after }
+        let default_timeout = default_timeout_ms.map(Duration::from_millis);
+        Self { generation, version, min_replicas, max_replicas, idle_after, default_timeout }
     }
 }
 
@@ -300,8 +328,10 @@ impl From<types::ModelChange> for values::ModelChange {
 
 impl From<values::WorkerInfo> for types::Worker {
     fn from(worker: values::WorkerInfo) -> Self {
-        let values::WorkerInfo { id, model_owner, data_owner, state, pid, replicas, busy, registration } = worker;
-        Self { id, model_owner, data_owner, state: state.to_owned(), pid, replicas, busy, registration }
+        let values::WorkerInfo { id, model_owner, data_owner, state, pid, replicas, busy, suspended, registration } =
+            worker;
+        let state = state.to_owned();
+        Self { id, model_owner, data_owner, state, pid, replicas, busy, suspended, registration }
     }
 }
 

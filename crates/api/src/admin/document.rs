@@ -8,8 +8,9 @@ use utoipa::{Modify, OpenApi};
 #[openapi(
     info(
         title = "Tenantry admin API",
-        description = "Tenants, keys, models, versions, deployments. Inference is under /v2 (Open Inference Protocol v2). \
-                       Every error has the same body; `code` is for programs, `error` for people. Refusals carry \
+        description = "Organisations, tenants, keys, models, versions, deployments, shares and limits. Inference is under /v2 (Open Inference Protocol v2). \
+                       Every error has the same body; `code` is for programs, `error` for people, and `reason` names the \
+                       limit that refused a request. Refusals carry \
                        `Retry-After` (seconds) and `retry-after-ms`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),

@@ -19,10 +19,10 @@ use super::types::{CreatedKey, ErrorBody, Keys, NewKey};
 pub(super) struct KeyPath {
     /// The tenant's name.
     #[param(value_type = String)]
-    tenant: TenantName,
+    pub(super) tenant: TenantName,
     /// The key's id.
     #[param(value_type = String)]
-    key: KeyId,
+    pub(super) key: KeyId,
 }
 
 /// A tenant's keys, without their secrets.

@@ -8,8 +8,8 @@ use http::HeaderName;
 use http::header::CONTENT_TYPE;
 
 use super::AdminState;
-use super::extract::{Caller, Refusal};
-use super::types::{ErrorBody, Status};
+use super::extract::{Caller, Given, Refusal};
+use super::types::{ErrorBody, SchedulerPolicy, Status};
 use crate::metrics::OPENMETRICS;
 
 /// A response of a type known at compile time.
@@ -21,6 +21,30 @@ type Text<T> = ([(HeaderName, &'static str); 1], T);
         (status = "default", body = ErrorBody, description = "An error.")))]
 pub(super) async fn status(State(state): State<AdminState>, Caller(caller): Caller) -> Result<Json<Status>, Refusal> {
     Ok(Json(state.server.status(&caller)?.into()))
+}
+
+/// How it is chosen what runs next. Platform administrators only.
+#[utoipa::path(get, path = "/admin/v1/system/policy", tag = "server", operation_id = "show_policy",
+    responses((status = 200, body = SchedulerPolicy, description = "The scheduler's policy."),
+        (status = "default", body = ErrorBody, description = "An error.")))]
+pub(super) async fn policy(
+    State(state): State<AdminState>,
+    Caller(caller): Caller,
+) -> Result<Json<SchedulerPolicy>, Refusal> {
+    Ok(Json(state.server.policy(&caller)?.into()))
+}
+
+/// Switch how it is chosen what runs next, until the server ends. Platform administrators only.
+#[utoipa::path(put, path = "/admin/v1/system/policy", tag = "server", operation_id = "set_policy",
+    request_body = SchedulerPolicy,
+    responses((status = 200, body = SchedulerPolicy, description = "The scheduler's policy."),
+        (status = "default", body = ErrorBody, description = "An error.")))]
+pub(super) async fn set_policy(
+    State(state): State<AdminState>,
+    Caller(caller): Caller,
+    Given(wanted): Given<SchedulerPolicy>,
+) -> Result<Json<SchedulerPolicy>, Refusal> {
+    Ok(Json(state.server.set_policy(&caller, wanted.policy.into())?.into()))
 }
 
 /// The metrics of all tenants, for Prometheus. Platform administrators only.

@@ -1,10 +1,17 @@
 //! The JSON of the admin API, for its server and its clients. Times are milliseconds since the Unix epoch.
 
+mod share;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
 use utoipa::ToSchema;
+
+pub use share::{
+    DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy, Share,
+    ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
+};
 
 /// Every error's body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,6 +20,9 @@ pub struct ErrorBody {
     pub error: String,
     /// What a program may act on, such as `not_found`.
     pub code: String,
+    /// Which limit refused it, such as `request_rate`; absent where no limit did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The request, as the server's log names it.
     pub request_id: String,
 }
@@ -429,6 +439,9 @@ pub struct Deployment {
     /// How long a copy above the minimum may idle, seconds; absent: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_after_seconds: Option<u64>,
+    /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_timeout_ms: Option<u64>,
 }
 
 /// What a deployment is to become.
@@ -448,6 +461,9 @@ pub struct DeploymentChange {
     /// How long a copy above the minimum may idle, seconds; absent: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_after_seconds: Option<u64>,
+    /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_timeout_ms: Option<u64>,
 }
 
 /// A model.
@@ -530,6 +546,8 @@ pub struct Worker {
     pub replicas: u32,
     /// Whether a batch runs in it now.
     pub busy: bool,
+    /// Whether that batch stands still for somebody's reservation.
+    pub suspended: bool,
     /// Whether it exists for one registration.
     pub registration: bool,
 }

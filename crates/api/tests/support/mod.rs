@@ -52,17 +52,11 @@ impl Running {
         change(&mut settings.http);
         settings.limits.max_body_bytes = settings.http.max_body_bytes;
         let node = NodeConfig {
-            slots: 1,
-            worker_binary: worker_binary(),
-            runtime_library: cache::runtime_library(),
-            worker_cpus: Vec::new(),
-            worker_memory_bytes: None,
             max_queued_tasks: 100,
             max_queued_bytes: 1 << 28,
             max_queued_tasks_per_tenant: 100,
-            max_arena_bytes: 1 << 28,
             load_limit: Duration::from_secs(30),
-            register_limit: Duration::from_secs(60),
+            ..NodeConfig::small(worker_binary(), cache::runtime_library())
         };
         let node = Node::start(node, spawner, exits).unwrap();
         let data_dir = folder.path().to_owned();

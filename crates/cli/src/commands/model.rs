@@ -45,7 +45,7 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             }
             Ok(())
         }
-        Command::Deploy { model, version, min_replicas, max_replicas, idle_after } => {
+        Command::Deploy { model, version, min_replicas, max_replicas, idle_after, default_timeout } => {
             let path = format!("{}/deployment", path(client, model)?);
             let current: Deployment = client.get(&path)?;
             let change = DeploymentChange {
@@ -54,6 +54,9 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
                 min_replicas: min_replicas.unwrap_or(current.min_replicas),
                 max_replicas: max_replicas.unwrap_or(current.max_replicas),
                 idle_after_seconds: idle_after.map(|span| span.as_secs()).or(current.idle_after_seconds),
+                default_timeout_ms: default_timeout
+                    .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1))
+                    .or(current.default_timeout_ms),
             };
             let deployment: Deployment = client.send(Method::PUT, &path, &change)?;
             if json {

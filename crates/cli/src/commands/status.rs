@@ -43,6 +43,7 @@ pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
 
 fn note(worker: &Worker) -> &'static str {
     match (worker.registration, worker.busy) {
+        _ if worker.suspended => "suspended for a reservation",
         (true, _) => "registers a version",
         (false, true) => "computes",
         (false, false) => "",

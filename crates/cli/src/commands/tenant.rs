@@ -5,6 +5,7 @@ use tenantry_api::admin::types::{NewTenant, Tenant, Tenants};
 use tenantry_types::TenantName;
 use ureq::http::Method;
 
+use super::limits;
 use crate::arguments::Tenant as Command;
 use crate::client::Client;
 use crate::output::{confirm, instant, print_json, print_table, table};
@@ -32,6 +33,18 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
                 rows.add_row([tenant.name.as_str(), &tenant.id.to_string(), &instant(tenant.created_ms), note]);
             }
             print_table(&rows, "no tenants");
+        }
+        Command::Show { name } => limits::print_all(&client.get(&format!("{}/shares", path(name)))?, json)?,
+        Command::Limits { name, model, key_id, limits } => {
+            let place = match (model, key_id) {
+                (Some(model), _) => {
+                    let owner = model.owner.as_ref().unwrap_or(name);
+                    format!("{}/deployments/{owner}/{}/share", path(name), model.name)
+                }
+                (None, Some(key)) => format!("{}/keys/{key}/share", path(name)),
+                (None, None) => format!("{}/share", path(name)),
+            };
+            limits::run(client, &place, limits, json)?;
         }
         Command::Rm { name, yes } => {
             confirm(&format!("Remove tenant {name} with its keys, models and versions?"), *yes)?;

@@ -39,6 +39,26 @@ fn named(name: &str) -> Dim {
     Dim::Named(name.to_owned())
 }
 
+/// What the study did not try: the flag can be taken back, so one object serves all runs of a worker.
+#[test]
+fn a_run_is_ended_from_outside_and_the_next_one_is_not() {
+    let mut model = load(onnx::counting_loop());
+    let termination = Termination::new(runtime()).unwrap();
+    let endless = longs(&[i64::MAX]);
+    for _ in 0..3 {
+        let ended = std::thread::scope(|scope| {
+            let run =
+                scope.spawn(|| model.run_until(&[input(0, DataType::Int64, &[], &endless)], &[], &termination).err());
+            termination.terminate();
+            run.join().unwrap()
+        });
+        assert!(ended.is_some());
+        termination.clear();
+        let outputs = model.run_until(&[input(0, DataType::Int64, &[], &longs(&[12]))], &[], &termination).unwrap();
+        assert_eq!(outputs.iter().next().unwrap().to_vec().unwrap(), longs(&[12]));
+    }
+}
+
 #[test]
 fn every_data_type_goes_in_and_comes_out_unchanged() {
     for datatype in DataType::ALL {

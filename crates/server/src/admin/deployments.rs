@@ -43,11 +43,19 @@ impl Server {
                     .map_err(|_| ServiceError::invalid("the idle time is too long; leave it out for no limit"))?,
             ),
         };
+        let default_timeout_ms = match change.default_timeout {
+            None => None,
+            Some(timeout) => Some(
+                u64::try_from(timeout.as_millis())
+                    .map_err(|_| ServiceError::invalid("the timeout is too long; leave it out for the server's"))?,
+            ),
+        };
         let stored = tenantry_store::DeploymentChange {
             version: change.version,
             min_replicas: change.min_replicas,
             max_replicas: change.max_replicas,
             idle_after_ms,
+            default_timeout_ms,
         };
         let store = self.store.clone();
         let set = async move { store.set_deployment(routed.id, change.generation, stored).await.map_err(storage) };
@@ -66,6 +74,7 @@ impl From<&RoutedDeployment> for DeploymentInfo {
             min_replicas: deployment.min_replicas,
             max_replicas: deployment.max_replicas,
             idle_after: deployment.idle_after,
+            default_timeout: deployment.default_timeout,
         }
     }
 }

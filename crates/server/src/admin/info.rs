@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
-use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
+use tenantry_types::{
+    DeploymentId, Digest, KeyId, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings, TenantId,
+    TenantName, VersionId,
+};
 
 use crate::{Role, Sharing};
 
@@ -21,6 +24,68 @@ pub struct TenantInfo {
     pub operator: bool,
     /// When it was created, milliseconds since the Unix epoch.
     pub created_ms: i64,
+}
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrganisationInfo {
+    /// Its id.
+    pub id: OrganisationId,
+    /// Its name.
+    pub name: OrganisationName,
+    /// Its tenants, by name.
+    pub tenants: Vec<TenantName>,
+    /// When it was created, milliseconds since the Unix epoch.
+    pub created_ms: i64,
+}
+
+/// A node of the share tree, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SharePlace {
+    /// Tenants under one share.
+    Organisation(OrganisationName),
+    /// A tenant.
+    Tenant(TenantName),
+    /// A deployment as this tenant calls it.
+    Deployment {
+        /// Who calls it.
+        tenant: TenantName,
+        /// Its model, with its owner.
+        model: ModelRef,
+    },
+    /// A key of this tenant.
+    Key {
+        /// Whose key.
+        tenant: TenantName,
+        /// The key.
+        key: KeyId,
+    },
+}
+
+/// What a node of the share tree was given and what holds in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareInfo {
+    /// Which node.
+    pub place: SharePlace,
+    /// Grows with each change; 0 for one that was never given any.
+    pub generation: u64,
+    /// The organisation it belongs to.
+    pub organisation: Option<OrganisationName>,
+    /// What it was given.
+    pub settings: ShareSettings,
+    /// What holds in the end: with the defaults, and no wider than its tenant's.
+    pub effective: ShareSettings,
+}
+
+/// What the settings of a node are to become, as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShareChange {
+    /// The generation the caller read; `None`: whatever it is at.
+    pub generation: Option<u64>,
+    /// Under which organisation, by name.
+    pub organisation: Option<OrganisationName>,
+    /// All the rest; what it says of an organisation is not read.
+    pub settings: ShareSettings,
 }
 
 /// What a new key is to be.
@@ -222,6 +287,8 @@ pub struct DeploymentInfo {
     pub max_replicas: u32,
     /// How long a copy above the minimum may idle; `None`: for good.
     pub idle_after: Option<Duration>,
+    /// How long a request may take when its client names no timeout; `None`: the server's default.
+    pub default_timeout: Option<Duration>,
 }
 
 /// What a deployment is to become.
@@ -237,6 +304,8 @@ pub struct DeploymentChange {
     pub max_replicas: u32,
     /// How long a copy above the minimum may idle; `None`: for good.
     pub idle_after: Option<Duration>,
+    /// How long a request may take when its client names no timeout; `None`: the server's default.
+    pub default_timeout: Option<Duration>,
 }
 
 /// A model.
@@ -311,6 +380,8 @@ pub struct WorkerInfo {
     pub replicas: u32,
     /// Whether a batch runs in it now.
     pub busy: bool,
+    /// Whether that batch stands still for somebody's reservation.
+    pub suspended: bool,
     /// Whether it exists for one registration.
     pub registration: bool,
 }

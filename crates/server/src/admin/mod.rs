@@ -7,6 +7,9 @@ mod deployments;
 mod info;
 mod keys;
 mod models;
+mod organisations;
+mod policy;
+mod shares;
 mod status;
 mod tenants;
 mod uploads;
@@ -14,7 +17,8 @@ mod versions;
 
 pub use info::{
     AliasInfo, ArtefactInfo, CreatedKey, DeploymentChange, DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo,
-    ModelQuery, NewKey, NewVersion, Residency, ServerStatus, TenantInfo, VersionInfo, VersionState, WorkerInfo,
+    ModelQuery, NewKey, NewVersion, OrganisationInfo, Residency, ServerStatus, ShareChange, ShareInfo, SharePlace,
+    TenantInfo, VersionInfo, VersionState, WorkerInfo,
 };
 pub use uploads::Upload;
 

@@ -61,6 +61,7 @@ fn info(worker: &WorkerStats, routing: &Routing) -> WorkerInfo {
         pid: worker.pid,
         replicas: worker.replicas,
         busy: worker.busy,
+        suspended: worker.suspended,
         registration: worker.registration,
     }
 }

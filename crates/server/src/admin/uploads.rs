@@ -66,7 +66,7 @@ impl Server {
                     format!("the upload is larger than the limit of {} bytes", self.limits.max_model_bytes),
                 ));
             }
-            (tenant.id, tenant.load.begin_upload(&self.limits)?)
+            (tenant.id, tenant.gate.begin_upload()?)
         };
         let inner = self.store.begin_upload(tenant, self.limits.max_model_bytes).await.map_err(storage)?;
         Ok(Upload { inner, _permit: permit })

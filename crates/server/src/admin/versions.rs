@@ -32,7 +32,7 @@ impl Server {
         let (tenant, permit) = {
             let routing = self.routing.load();
             let tenant = auth::administered(&routing, principal, owner)?;
-            (tenant.id, tenant.load.begin_upload(&self.limits)?)
+            (tenant.id, tenant.gate.begin_upload()?)
         };
         let files = self.files_of(tenant, new.artefact, &new.filename, permit).await?;
         let (store, name) = (self.store.clone(), model.clone());

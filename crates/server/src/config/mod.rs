@@ -3,15 +3,19 @@
 
 mod reference;
 mod settings;
+mod slots;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tenantry_sched::Policy;
 
 pub use reference::reference;
-pub use settings::{HttpSettings, Limits, LogFormat, LogSettings, Settings, SettingsError, WorkerSettings};
+pub use settings::{
+    HttpSettings, Limits, LogFormat, LogSettings, SchedulerSettings, Settings, SettingsError, SlotGroupSettings, WorkerSettings,
+};
 pub use units::{ByteSize, Span, UnitError};
 
 /// A file that is not a configuration. The text names line and column.
@@ -92,8 +96,12 @@ table! {
 table! {
     /// The worker processes in which models run.
     WorkersTable {
-        /// Batches that may run at the same time; absent: one for each processor of `cpus`.
+        /// Batches that may run at the same time; absent: as many as fit `cpus` by `slot_cores`, less one in eight, which is the server's.
         slots: Option<u16> = None;
+        /// Processors of one slot, which it is pinned to and which is how many threads one run has; absent: 1, pinned only where every slot can have its own.
+        slot_cores: Option<u16> = None;
+        /// Slots for the tenants that are given this group by name, out of `slots`: `[[workers.group]]` with `name` and `slots`.
+        group: Vec<SlotGroupTable> = Vec::new();
         /// The processors workers may use, by number; empty: those of the server.
         cpus: Vec<usize> = Vec::new();
         /// The program `tenantry-worker`; absent: the one beside `tenantry`.
@@ -114,6 +122,30 @@ table! {
         max_registrations: u32 = 2;
         /// The longest one run may take before its worker is killed, unless the version says less.
         run_timeout: Span = Span::secs(30);
+    }
+}
+
+table! {
+    /// Slots that only the tenants use which are given them.
+    SlotGroupTable {
+        /// What tenants' settings call it.
+        name: String = String::new();
+        /// How many of the slots are in it.
+        slots: u16 = 1;
+    }
+}
+
+table! {
+    /// How it is chosen what runs next.
+    SchedulerTable {
+        /// `fair`, or one of the baselines `fifo`, `round-robin`, `strict-priority`. Can be switched while the server runs.
+        policy: Policy = Policy::Fair;
+        /// The longest batch that is formed of several requests: how long a reserved request may wait at a batch's boundary.
+        quantum: Span = Span::millis(20);
+        /// How far ahead of the others, in device time at weight 1, somebody may be served for an urgent deadline or to fill a batch.
+        window: Span = Span::millis(100);
+        /// Whether a batch is suspended in its middle when a guaranteed reservation needs its slot.
+        suspend: bool = true;
     }
 }
 
@@ -171,6 +203,8 @@ pub struct Config {
     pub engine: EngineTable,
     /// The worker processes.
     pub workers: WorkersTable,
+    /// How it is chosen what runs next.
+    pub scheduler: SchedulerTable,
     /// What may wait on the whole server.
     pub queue: QueueTable,
     /// What one tenant may take.
@@ -187,6 +221,7 @@ impl Default for Config {
             store: StoreTable::default(),
             engine: EngineTable::default(),
             workers: WorkersTable::default(),
+            scheduler: SchedulerTable::default(),
             queue: QueueTable::default(),
             limits: LimitsTable::default(),
             log: LogTable::default(),

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, StoreTable, WorkersTable};
+use super::{
+    Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable,
+    WorkersTable,
+};
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
 pub fn reference() -> String {
@@ -18,17 +21,22 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 7] = [
+    let tables: [(&str, &str, &[Key]); 8] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
         ("workers", WorkersTable::DOC, WorkersTable::KEYS),
+        ("scheduler", SchedulerTable::DOC, SchedulerTable::KEYS),
         ("queue", QueueTable::DOC, QueueTable::KEYS),
         ("limits", LimitsTable::DOC, LimitsTable::KEYS),
         ("log", LogTable::DOC, LogTable::KEYS),
     ];
     for (name, doc, keys) in tables {
         section(&mut page, Some(name), doc, keys, defaults.get(name).and_then(toml::Value::as_table));
+        if name == "workers" {
+            let group = toml::Table::try_from(SlotGroupTable::default()).unwrap_or_default();
+            section(&mut page, Some("[workers.group]"), SlotGroupTable::DOC, SlotGroupTable::KEYS, Some(&group));
+        }
     }
     page
 }

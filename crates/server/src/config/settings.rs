@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tenantry_sched::Policy;
 
+use super::slots;
 use super::{ByteSize, Config, Span};
 
 /// Values that contradict each other or cannot work. The text names the keys and what to do.
@@ -42,6 +44,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The worker processes.
     pub workers: WorkerSettings,
+    /// How it is chosen what runs next.
+    pub scheduler: SchedulerSettings,
     /// What the service bounds.
     pub limits: Limits,
     /// What the server writes about itself.
@@ -74,6 +78,10 @@ pub struct HttpSettings {
 pub struct WorkerSettings {
     /// Batches that may run at the same time.
     pub slots: u16,
+    /// The processors of each slot; empty: no slot is pinned.
+    pub slot_cores: Vec<Vec<usize>>,
+    /// Slots for some tenants only, out of all slots.
+    pub groups: Vec<SlotGroupSettings>,
     /// The processors workers may use; empty: those of the server.
     pub cpus: Vec<usize>,
     /// The program `tenantry-worker`, when named.
@@ -94,6 +102,28 @@ pub struct WorkerSettings {
     pub register_limit: Duration,
 }
 
+/// Slots that only the tenants use which are given them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotGroupSettings {
+    /// What tenants' settings call it.
+    pub name: String,
+    /// How many of the slots are in it.
+    pub slots: u16,
+}
+
+/// How it is chosen what runs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerSettings {
+    /// With which policy the server starts.
+    pub policy: Policy,
+    /// The longest batch that is formed of several requests.
+    pub quantum: Duration,
+    /// How far ahead of the others somebody may be served.
+    pub window: Duration,
+    /// Whether batches may be suspended in their middle.
+    pub suspend: bool,
+}
+
 /// What the service bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -105,6 +135,8 @@ pub struct Limits {
     pub max_bodies_bytes: u64,
     /// Requests of one tenant in flight.
     pub tenant_max_requests: u32,
+    /// Tasks of one tenant that may wait for a slot.
+    pub tenant_max_queued_tasks: u32,
     /// Bytes of one tenant's bodies in flight.
     pub tenant_max_bodies_bytes: u64,
     /// Uploads of one tenant at the same time.
@@ -121,6 +153,8 @@ pub struct Limits {
     pub max_workers: u32,
     /// Registrations at the same time.
     pub max_registrations: u32,
+    /// The names of the slot groups, in the order of the configuration.
+    pub slot_groups: Vec<String>,
 }
 
 /// What the server writes about itself.
@@ -144,6 +178,7 @@ impl Limits {
             max_model_bytes: config.store.max_model.0,
             max_bodies_bytes: config.queue.max_bodies.0,
             tenant_max_requests: config.limits.max_requests,
+            tenant_max_queued_tasks: u32::try_from(config.limits.max_queued_tasks).unwrap_or(u32::MAX),
             tenant_max_bodies_bytes: config.limits.max_bodies.0,
             tenant_max_uploads: config.limits.max_uploads,
             default_timeout: config.limits.default_timeout.0,
@@ -152,6 +187,7 @@ impl Limits {
             worker_idle: config.workers.idle_after.0,
             max_workers: config.workers.max_workers,
             max_registrations: config.workers.max_registrations,
+            slot_groups: config.workers.group.iter().map(|group| group.name.clone()).collect(),
         }
     }
 }
@@ -164,10 +200,8 @@ impl Settings {
     pub fn from_config(config: &Config) -> Result<Self, SettingsError> {
         check(config)?;
         let workers = &config.workers;
-        let processors = match workers.cpus.len() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            named => named,
-        };
+        let layout = slots::layout(workers.slots, workers.slot_cores, &slots::processors(&workers.cpus))?;
+        slots::check_groups(&workers.group, layout.slots)?;
         Ok(Self {
             data_dir: config.data_dir.clone(),
             database_url: config.store.database_url.clone(),
@@ -183,7 +217,13 @@ impl Settings {
                 drain_timeout: config.http.drain_timeout.0,
             },
             workers: WorkerSettings {
-                slots: workers.slots.unwrap_or_else(|| u16::try_from(processors).unwrap_or(u16::MAX)),
+                slots: layout.slots,
+                slot_cores: layout.cores,
+                groups: workers
+                    .group
+                    .iter()
+                    .map(|group| SlotGroupSettings { name: group.name.clone(), slots: group.slots })
+                    .collect(),
                 cpus: workers.cpus.clone(),
                 binary: workers.binary.clone(),
                 memory_bytes: workers.memory.map(|size| size.0),
@@ -193,6 +233,12 @@ impl Settings {
                 max_queued_bytes: config.queue.max_data.0,
                 load_limit: workers.load_timeout.0,
                 register_limit: workers.register_timeout.0,
+            },
+            scheduler: SchedulerSettings {
+                policy: config.scheduler.policy,
+                quantum: config.scheduler.quantum.0,
+                window: config.scheduler.window.0,
+                suspend: config.scheduler.suspend,
             },
             limits: Limits::from_config(config),
             log: LogSettings { filter: config.log.filter.clone(), format: config.log.format },
@@ -226,6 +272,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("workers.register_timeout", config.workers.register_timeout),
         ("workers.run_timeout", config.workers.run_timeout),
         ("limits.default_timeout", config.limits.default_timeout),
+        ("scheduler.quantum", config.scheduler.quantum),
         ("limits.max_timeout", config.limits.max_timeout),
     ];
     if let Some((key, _)) = positive_spans.into_iter().find(|(_, span)| span.0 < Span::millis(1).0) {

@@ -48,6 +48,9 @@ fn sizes_print_in_the_largest_exact_unit_and_parse_back() {
 fn contradictions_are_refused_and_name_the_key() {
     let refused = |text: &str| Config::parse(text).unwrap().settings().unwrap_err();
     assert_eq!(refused("[workers]\nslots = 0").key, "workers.slots");
+    assert_eq!(refused("[workers]\ncpus = [0]\nslot_cores = 2").key, "workers.slot_cores");
+    assert_eq!(refused("[workers]\nslots = 1\n[[workers.group]]\nname = \"a\"").key, "workers.group");
+    assert_eq!(refused("[scheduler]\nquantum = \"0s\"").key, "scheduler.quantum");
     assert_eq!(refused("[http]\nmax_body = \"1KiB\"").key, "http.max_body");
     assert_eq!(refused("[limits]\nmax_bodies = \"1MiB\"").key, "limits.max_bodies");
     assert_eq!(refused("[workers]\nmax_arena = \"64MiB\"").key, "workers.max_arena");
@@ -60,8 +63,22 @@ fn contradictions_are_refused_and_name_the_key() {
 fn slots_follow_the_named_processors() {
     let settings = Config::parse("[workers]\ncpus = [0, 2, 3]").unwrap().settings().unwrap();
     assert_eq!(settings.workers.slots, 3);
+    assert_eq!(settings.workers.slot_cores, [[3], [2], [0]], "each slot on a processor of its own");
     let settings = Config::parse("[workers]\ncpus = [0, 2, 3]\nslots = 1").unwrap().settings().unwrap();
     assert_eq!(settings.workers.slots, 1);
+    let text = "[workers]\ncpus = [0, 2, 3, 4]\nslot_cores = 2\n[[workers.group]]\nname = \"gold\"\nslots = 1\n";
+    let settings = Config::parse(text).unwrap().settings().unwrap();
+    assert_eq!((settings.workers.slots, settings.workers.slot_cores), (2, vec![vec![3, 4], vec![0, 2]]));
+    assert_eq!(settings.limits.slot_groups, ["gold"]);
+}
+
+#[test]
+fn the_policy_is_one_of_four() {
+    let policy = |text: &str| Config::parse(text).map(|config| config.scheduler.policy);
+    assert_eq!(policy(""), Ok(Policy::Fair));
+    assert_eq!(policy("[scheduler]\npolicy = \"round-robin\""), Ok(Policy::RoundRobin));
+    let error = policy("[scheduler]\npolicy = \"lottery\"").unwrap_err().to_string();
+    assert!(error.contains("`strict-priority`"), "{error}");
 }
 
 #[test]

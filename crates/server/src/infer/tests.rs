@@ -13,8 +13,9 @@ fn refusals_follow_the_table() {
     let shown: ModelRef = "own".parse().unwrap();
     let after = Duration::from_millis(7);
     let table = [
-        (ServeError::QueueFull { retry_after: after }, 503, Some(after)),
-        (ServeError::TenantQueueFull { retry_after: after }, 429, Some(after)),
+        (ServeError::Refused { reason: RejectReason::QueueFull, retry_after: after }, 503, Some(after)),
+        (ServeError::Refused { reason: RejectReason::TenantQueueFull, retry_after: after }, 429, Some(after)),
+        (ServeError::Refused { reason: RejectReason::WontMeetDeadline, retry_after: after }, 504, Some(after)),
         (ServeError::Expired, 504, None),
         (ServeError::Draining, 503, Some(DRAINING_RETRY)),
         (ServeError::InvalidInput("bad shape".to_owned()), 400, None),

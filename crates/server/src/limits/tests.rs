@@ -3,25 +3,44 @@ use std::sync::Barrier;
 use super::*;
 
 struct Setup {
-    tenant: Arc<TenantLoad>,
+    tenant: Arc<TenantGate>,
+    narrow: NarrowGates,
     server: Arc<ServerLoad>,
-    limits: Arc<Limits>,
+    limits: Limits,
 }
 
 impl Setup {
     fn new(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with(change, &ShareSettings::default())
+    }
+
+    fn with(change: impl FnOnce(&mut Limits), settings: &ShareSettings) -> Self {
         let mut limits = Limits::defaults();
         change(&mut limits);
-        Self { tenant: Arc::default(), server: Arc::default(), limits: Arc::new(limits) }
+        let tenant = Arc::new(TenantGate::new(settings, &limits, Arc::default()));
+        Self { tenant, narrow: NarrowGates::new(), server: Arc::default(), limits }
     }
 
     fn take(&self, content_length: Option<u64>) -> Result<Permit, ServiceError> {
-        Permit::take(&self.tenant, &self.server, &self.limits, content_length, MonotonicTime::ZERO)
+        self.take_at(content_length, 0)
+    }
+
+    fn take_at(&self, content_length: Option<u64>, now_ms: u64) -> Result<Permit, ServiceError> {
+        let now = MonotonicTime::from_nanos(now_ms * 1_000_000);
+        Permit::take(
+            &self.tenant,
+            self.narrow.clone(),
+            &self.server,
+            self.limits.max_bodies_bytes,
+            content_length,
+            now,
+        )
     }
 
     fn is_empty(&self) -> bool {
-        self.tenant.requests() == 0
-            && self.tenant.body_bytes.load(Ordering::Relaxed) == 0
+        self.tenant.load.requests() == 0
+            && self.narrow.iter().all(|gate| gate.load.requests.load(Ordering::Relaxed) == 0)
+            && self.tenant.load.body_bytes.load(Ordering::Relaxed) == 0
             && self.server.body_bytes.load(Ordering::Relaxed) == 0
     }
 }
@@ -58,11 +77,11 @@ fn own_limits_are_429_and_the_servers_is_503_and_both_say_when_to_try_again() {
     let refused = setup.take(Some(60)).unwrap_err();
     assert_eq!(refused.code, ErrorCode::ResourceExhausted);
     assert!(refused.retry_after.is_some());
-    let other = Setup { tenant: Arc::default(), server: Arc::clone(&setup.server), limits: Arc::clone(&setup.limits) };
+    let other = Setup { server: Arc::clone(&setup.server), ..Setup::new(|limits| limits.max_bodies_bytes = 150) };
     let refused = other.take(Some(91)).unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
     assert!(refused.retry_after.is_some());
-    assert_eq!(other.tenant.body_bytes.load(Ordering::Relaxed), 0, "a refusal gives back what it took");
+    assert_eq!(other.tenant.load.body_bytes.load(Ordering::Relaxed), 0, "a refusal gives back what it took");
     let second = setup.take(Some(0)).unwrap();
     let third = setup.take(Some(0)).unwrap();
     assert_eq!(setup.take(Some(0)).unwrap_err().code, ErrorCode::ResourceExhausted);
@@ -75,10 +94,10 @@ fn the_hint_follows_how_long_requests_take() {
     let setup = Setup::new(|limits| limits.tenant_max_requests = 2);
     let held = [setup.take(None).unwrap(), setup.take(None).unwrap()];
     assert_eq!(setup.take(None).unwrap_err().retry_after, Some(FIRST_GUESS / 2));
-    setup.tenant.took(Duration::from_secs(8));
+    setup.tenant.load.took(Duration::from_secs(8));
     assert_eq!(setup.take(None).unwrap_err().retry_after, Some(Duration::from_secs(4)));
     for _ in 0..200 {
-        setup.tenant.took(Duration::from_nanos(10));
+        setup.tenant.load.took(Duration::from_nanos(10));
     }
     assert_eq!(setup.take(None).unwrap_err().retry_after, Some(MIN_RETRY));
     drop(held);
@@ -98,8 +117,8 @@ fn limits_hold_under_concurrency_and_everything_comes_back() {
                 barrier.wait();
                 for round in 0..2_000_u64 {
                     let permit = setup.take(Some(round % 17));
-                    assert!(setup.tenant.requests() <= 5);
-                    assert!(setup.tenant.body_bytes.load(Ordering::Relaxed) <= 40);
+                    assert!(setup.tenant.load.requests() <= 5);
+                    assert!(setup.tenant.load.body_bytes.load(Ordering::Relaxed) <= 40);
                     drop(permit);
                 }
             });
@@ -111,8 +130,72 @@ fn limits_hold_under_concurrency_and_everything_comes_back() {
 #[test]
 fn uploads_are_bounded() {
     let setup = Setup::new(|limits| limits.tenant_max_uploads = 1);
-    let running = setup.tenant.begin_upload(&setup.limits).unwrap();
-    assert_eq!(setup.tenant.begin_upload(&setup.limits).unwrap_err().code, ErrorCode::ResourceExhausted);
+    let running = setup.tenant.begin_upload().unwrap();
+    assert_eq!(setup.tenant.begin_upload().unwrap_err().code, ErrorCode::ResourceExhausted);
     drop(running);
-    assert!(setup.tenant.begin_upload(&setup.limits).is_ok());
+    assert!(setup.tenant.begin_upload().is_ok());
+}
+
+fn settings(change: impl FnOnce(&mut ShareSettings)) -> ShareSettings {
+    let mut settings = ShareSettings::default();
+    change(&mut settings);
+    settings
+}
+
+#[test]
+fn a_tenants_settings_take_the_place_of_the_defaults() {
+    let own = settings(|own| {
+        own.max_requests = Some(2);
+        own.max_body_bytes = Some(50);
+        own.max_bodies_bytes = Some(60);
+    });
+    let setup = Setup::with(|_| {}, &own);
+    assert_eq!(setup.take(Some(51)).unwrap_err().reason, Some(reason::BODY_BYTES));
+    let first = setup.take(Some(50)).unwrap();
+    assert_eq!(setup.take(Some(11)).unwrap_err().reason, Some(reason::BODIES_BYTES));
+    let second = setup.take(Some(10)).unwrap();
+    assert_eq!(setup.take(Some(0)).unwrap_err().reason, Some(reason::CONCURRENCY));
+    drop((first, second));
+    assert!(setup.is_empty());
+    // The server's own bound holds whatever a tenant was given.
+    let large = Setup::with(|limits| limits.max_body_bytes = 100, &settings(|own| own.max_body_bytes = Some(1_000)));
+    assert_eq!(large.take(Some(101)).unwrap_err().code, ErrorCode::TooLarge);
+}
+
+#[test]
+fn requests_per_second_are_bounded_and_the_hint_is_exact() {
+    let rate = |own: &mut ShareSettings| own.request_rate = Some(RequestRate { milli_per_second: 10_000, burst: 2 });
+    let setup = Setup::with(|_| {}, &settings(rate));
+    drop((setup.take(None).unwrap(), setup.take(None).unwrap()));
+    let refused = setup.take(None).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (ErrorCode::ResourceExhausted, Some(reason::REQUEST_RATE)));
+    assert_eq!(refused.retry_after, Some(Duration::from_millis(100)));
+    assert!(refused.message.contains("10 requests a second, 2 at once"), "{refused}");
+    assert!(setup.take_at(None, 99).is_err());
+    assert!(setup.take_at(None, 100).is_ok());
+    assert!(setup.is_empty());
+}
+
+#[test]
+fn a_deployments_and_a_keys_gates_hold_beside_the_tenants_and_a_refusal_takes_nothing() {
+    let rate = |own: &mut ShareSettings| own.request_rate = Some(RequestRate { milli_per_second: 1_000, burst: 1 });
+    let mut setup = Setup::with(|_| {}, &settings(|own| own.request_rate = Some(RequestRate { milli_per_second: 1_000, burst: 2 })));
+    let narrow = |change: fn(&mut ShareSettings)| Arc::new(Gate::new("this key", &settings(change), Arc::default()));
+    setup.narrow = [narrow(|own| own.max_requests = Some(1)), narrow(rate)].into_iter().collect();
+    let first = setup.take(None).unwrap();
+    let refused = setup.take(None).unwrap_err();
+    assert_eq!(refused.reason, Some(reason::CONCURRENCY));
+    assert!(refused.message.starts_with("this key"), "{refused}");
+    drop(first);
+    assert_eq!(setup.take(None).unwrap_err().reason, Some(reason::REQUEST_RATE));
+    assert!(setup.is_empty());
+    // What the key's rate refused did not count against the tenant's: its second request of the burst still passes.
+    setup.narrow.clear();
+    assert!(setup.take(None).is_ok());
+    assert_eq!(setup.take(None).unwrap_err().reason, Some(reason::REQUEST_RATE));
+    setup.narrow.push(narrow(|own| own.max_body_bytes = Some(5)));
+    assert_eq!(setup.take(Some(6)).unwrap_err().reason, Some(reason::BODY_BYTES));
+    let mut growing = setup.take_at(None, 5_000).unwrap();
+    growing.grow(5).unwrap();
+    assert_eq!(growing.grow(1).unwrap_err().code, ErrorCode::TooLarge);
 }

@@ -13,6 +13,10 @@ fn the_documented_names_are_there() {
     flow.ended(Some(ErrorCode::DeadlineExceeded), Duration::from_secs(1));
     metrics.unresolved(None).ended(Some(ErrorCode::Unauthenticated), Duration::ZERO);
     metrics.registered("ready");
+    flow.rejected("request_rate");
+    flow.rejected("no such reason");
+    metrics.charged("acme", Duration::from_millis(250));
+    metrics.charged("acme", Duration::from_millis(500));
     let text = metrics.encode();
     for line in [
         "tenantry_requests_total{tenant=\"acme\",model=\"platform/magika\",code=\"ok\"} 1",
@@ -23,6 +27,9 @@ fn the_documented_names_are_there() {
         "tenantry_device_time_seconds_total{tenant=\"acme\",model=\"platform/magika\"} 0.002",
         "tenantry_batch_rows_sum{tenant=\"acme\",model=\"platform/magika\"} 4.0",
         "tenantry_registrations_total{outcome=\"ready\"} 1",
+        "tenantry_rejections_total{tenant=\"acme\",model=\"platform/magika\",reason=\"request_rate\"} 1",
+        "tenantry_device_charged_seconds_total{tenant=\"acme\"} 0.5",
+        "tenantry_suspensions_total 0",
         "tenantry_workers 0",
         "tenantry_queued_tasks 0",
         "tenantry_worker_deaths_total 0",

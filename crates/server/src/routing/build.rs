@@ -5,13 +5,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tenantry_node::VersionSpec;
-use tenantry_store::{Alias, Catalogue, Deployment, Model, Sharing, Tenant, Version, VersionState};
+use tenantry_store::{Alias, Catalogue, Deployment, Model, ShareRecord, Sharing, Tenant, Version, VersionState};
 use tenantry_types::model::Registration;
-use tenantry_types::{DataOwner, ModelId, ModelName, ModelRef, TenantId, TrustDomain, VersionId};
+use tenantry_types::{
+    DataOwner, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, TenantId, TrustDomain, VersionId,
+};
 
 use super::{
-    RoutedDeployment, RoutedKey, RoutedModel, RoutedState, RoutedTenant, RoutedVersion, Routing, Servable, key,
+    RoutedDeployment, RoutedKey, RoutedModel, RoutedOrganisation, RoutedShare, RoutedState, RoutedTenant, RoutedVersion,
+    Routing, Servable, key,
 };
+use crate::config::Limits;
+use crate::limits::{Gate, TenantGate};
+use crate::shares::{self, SlotGroups};
 
 /// What one row is taken to cost where registration measured nothing.
 const UNMEASURED_COST: Duration = Duration::from_millis(10);
@@ -21,10 +27,39 @@ const MAX_BATCH_ROWS: u32 = 4096;
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 
 impl Routing {
-    /// The table of a catalogue. `previous` gives on what outlives a table; `run_limit` bounds every run.
-    pub(crate) fn build(catalogue: Catalogue, previous: &Self, run_limit: Duration) -> Self {
-        let tenants: HashMap<TenantId, Arc<RoutedTenant>> =
-            catalogue.tenants.into_iter().map(|tenant| (tenant.id, routed_tenant(tenant, previous))).collect();
+    /// The table of a catalogue. `previous` gives on what outlives a table; `limits` are the configuration's.
+    pub(crate) fn build(catalogue: Catalogue, previous: &Self, limits: &Limits) -> Self {
+        let run_limit = limits.run_limit;
+        let tree = shares::tree(&catalogue.shares, &SlotGroups::new(&limits.slot_groups));
+        let mut by_tenant: HashMap<Option<TenantId>, Vec<ShareRecord>> = HashMap::new();
+        for record in catalogue.shares {
+            by_tenant.entry(record.subject.tenant()).or_default().push(record);
+        }
+        let mut of_organisations: HashMap<OrganisationId, ShareRecord> = by_tenant
+            .remove(&None)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|record| match record.subject {
+                ShareSubject::Organisation(organisation) => Some((organisation, record)),
+                _ => None,
+            })
+            .collect();
+        let organisations = catalogue
+            .organisations
+            .into_iter()
+            .map(|organisation| {
+                let share = of_organisations.remove(&organisation.id);
+                (organisation.id, RoutedOrganisation { organisation, share })
+            })
+            .collect();
+        let tenants: HashMap<TenantId, Arc<RoutedTenant>> = catalogue
+            .tenants
+            .into_iter()
+            .map(|tenant| {
+                let records = by_tenant.remove(&Some(tenant.id)).unwrap_or_default();
+                (tenant.id, routed_tenant(tenant, records, previous, limits))
+            })
+            .collect();
         let tenants_by_name = tenants.values().map(|tenant| ((*tenant.name).clone(), tenant.id)).collect();
         let keys = catalogue
             .keys
@@ -58,7 +93,7 @@ impl Routing {
             Some((name, Arc::new(routed_model(&model, owner, deployment, versions, aliases, previous, run_limit))))
         });
         let models = models.collect();
-        Self { revision: catalogue.revision, keys, tenants, tenants_by_name, models }
+        Self { revision: catalogue.revision, keys, tenants, tenants_by_name, organisations, shares: tree, models }
     }
 
     /// Versions this table had and `next` has not: the node may forget them.
@@ -71,18 +106,61 @@ impl Routing {
     }
 }
 
-fn routed_tenant(tenant: Tenant, previous: &Routing) -> Arc<RoutedTenant> {
-    // Names and the operator's mark never change, so a known tenant is taken as it is.
-    if let Some(known) = previous.tenants.get(&tenant.id) {
+fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, limits: &Limits) -> Arc<RoutedTenant> {
+    let known = previous.tenants.get(&tenant.id);
+    // Names and the operator's mark never change, so a tenant whose settings did not is taken as it is.
+    if let Some(known) = known
+        && known.has_settings(&records)
+    {
         return Arc::clone(known);
     }
+    let (mut share, mut deployments, mut keys) = (None, BTreeMap::new(), BTreeMap::new());
+    // What is counted goes on being counted, under the new bounds.
+    let routed = |whose, record: ShareRecord, before: Option<&RoutedShare>| {
+        let load = before.map(|before| Arc::clone(&before.gate.load)).unwrap_or_default();
+        RoutedShare { gate: Arc::new(Gate::new(whose, &record.settings, load)), record }
+    };
+    for record in records {
+        match record.subject {
+            ShareSubject::Organisation(_) => {}
+            ShareSubject::Tenant(_) => share = Some(record),
+            ShareSubject::Deployment(_, id) => {
+                let before = known.and_then(|known| known.deployments.get(&id));
+                deployments.insert(id, routed("this tenant for this model", record, before));
+            }
+            ShareSubject::Key(_, id) => {
+                let before = known.and_then(|known| known.keys.get(&id));
+                keys.insert(id, routed("this key", record, before));
+            }
+        }
+    }
+    let load = known.map(|known| Arc::clone(&known.gate.load)).unwrap_or_default();
+    let settings = share.as_ref().map(|share| share.settings.clone()).unwrap_or_default();
     Arc::new(RoutedTenant {
         id: tenant.id,
-        name: Arc::new(tenant.name),
+        name: known.map_or_else(|| Arc::new(tenant.name), |known| Arc::clone(&known.name)),
         operator: tenant.operator,
         created_ms: tenant.created_ms,
-        load: Arc::default(),
+        share,
+        gate: Arc::new(TenantGate::new(&settings, limits, load)),
+        batches_with_others: settings.batches_with_others(),
+        deployments,
+        keys,
     })
+}
+
+impl RoutedTenant {
+    /// Whether these are the settings it has.
+    fn has_settings(&self, records: &[ShareRecord]) -> bool {
+        let own = self.share.iter().chain(self.deployments.values().chain(self.keys.values()).map(|share| &share.record));
+        own.count() == records.len()
+            && records.iter().all(|record| match record.subject {
+                ShareSubject::Organisation(_) => false,
+                ShareSubject::Tenant(_) => self.share.as_ref() == Some(record),
+                ShareSubject::Deployment(_, id) => self.deployments.get(&id).is_some_and(|known| known.record == *record),
+                ShareSubject::Key(_, id) => self.keys.get(&id).is_some_and(|known| known.record == *record),
+            })
+    }
 }
 
 fn routed_model(
@@ -137,6 +215,7 @@ impl From<&Deployment> for RoutedDeployment {
             min_replicas: deployment.min_replicas,
             max_replicas: deployment.max_replicas,
             idle_after: deployment.idle_after_ms.map(Duration::from_millis),
+            default_timeout: deployment.default_timeout_ms.map(Duration::from_millis),
         }
     }
 }

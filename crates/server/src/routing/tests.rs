@@ -1,5 +1,9 @@
 use super::*;
-use crate::testing::{World, tenant_id, version_id};
+use tenantry_store::Role;
+use tenantry_types::ShareSubject;
+use tenantry_types::share::ShareTier;
+
+use crate::testing::{World, key_id, tenant_id, version_id};
 
 fn world() -> World {
     World::new()
@@ -89,7 +93,7 @@ fn domains_follow_owner_and_sharing() {
     let caller: TenantName = "acme".parse().unwrap();
     let domain = |model: &str| {
         let model = routing.model(tenant_id(2), &caller, &reference(model)).unwrap();
-        (model.domain(tenant_id(2)), model.versions[&1].servable(&model.reference).unwrap().home)
+        (model.domain(&routing.tenants[&tenant_id(2)]), model.versions[&1].servable(&model.reference).unwrap().home)
     };
     let pair = |owner, data_owner| TrustDomain { model_owner: tenant_id(owner), data_owner };
     let tenant = |number| DataOwner::Tenant(tenant_id(number));
@@ -145,4 +149,57 @@ fn a_spec_follows_settings_within_the_servers_bounds() {
     assert_eq!((first.max_batch_delay, first.run_limit), (Duration::from_millis(3), Duration::from_millis(100)));
     assert_eq!((second.max_batch, second.run_limit), (4096, crate::testing::RUN_LIMIT));
     assert!(second.cost > Duration::ZERO);
+}
+
+fn tenant_share(settings: ShareSettings, generation: u64) -> ShareRecord {
+    ShareRecord { subject: ShareSubject::Tenant(tenant_id(2)), generation, settings }
+}
+
+#[test]
+fn a_tenant_that_batches_apart_runs_published_models_in_a_domain_of_its_own() {
+    let mut world = world();
+    let domains = |routing: &Routing| {
+        let model = |name: &str| {
+            let caller: TenantName = "platform".parse().unwrap();
+            Arc::clone(routing.model(tenant_id(1), &caller, &reference(name)).unwrap())
+        };
+        let magika = model("magika");
+        [2, 3].map(|number| magika.domain(&routing.tenants[&tenant_id(number)]).data_owner)
+    };
+    assert_eq!(domains(&world.routing()), [DataOwner::Any, DataOwner::Any]);
+    let guaranteed = ShareSettings { tier: Some(ShareTier::Guaranteed), ..ShareSettings::default() };
+    world.catalogue.shares = vec![tenant_share(guaranteed.clone(), 1)];
+    assert_eq!(domains(&world.routing()), [DataOwner::Tenant(tenant_id(2)), DataOwner::Any]);
+    let together = ShareSettings { batch_with_others: Some(true), ..guaranteed };
+    world.catalogue.shares = vec![tenant_share(together, 2)];
+    assert_eq!(domains(&world.routing()), [DataOwner::Any, DataOwner::Any]);
+}
+
+#[test]
+fn new_settings_bound_what_is_in_flight_already() {
+    let mut world = world().key(1, 2, Role::Admin, None);
+    let deployment = world.catalogue.deployments[0].id;
+    let one = |max_requests| ShareSettings { max_requests: Some(max_requests), ..ShareSettings::default() };
+    world.catalogue.shares = vec![
+        tenant_share(one(1), 1),
+        ShareRecord { subject: ShareSubject::Deployment(tenant_id(2), deployment), generation: 1, settings: one(1) },
+        ShareRecord { subject: ShareSubject::Key(tenant_id(2), key_id(1)), generation: 1, settings: one(1) },
+    ];
+    let first = world.routing();
+    assert_eq!(first.shares.len(), 3);
+    let same = world.after(&first);
+    assert!(Arc::ptr_eq(&first.tenants[&tenant_id(2)], &same.tenants[&tenant_id(2)]), "nothing changed");
+    for (position, record) in world.catalogue.shares.iter_mut().enumerate() {
+        *record = ShareRecord { generation: 2, settings: one(2 + position as u32), ..record.clone() };
+    }
+    let second = world.after(&same);
+    let (before, after) = (&first.tenants[&tenant_id(2)], &second.tenants[&tenant_id(2)]);
+    assert!(!Arc::ptr_eq(before, after));
+    assert!(Arc::ptr_eq(&before.gate.load, &after.gate.load));
+    assert!(Arc::ptr_eq(&before.deployments[&deployment].gate.load, &after.deployments[&deployment].gate.load));
+    assert!(Arc::ptr_eq(&before.keys[&key_id(1)].gate.load, &after.keys[&key_id(1)].gate.load));
+    world.catalogue.shares.clear();
+    let third = world.after(&second);
+    assert!(third.tenants[&tenant_id(2)].share.is_none() && third.tenants[&tenant_id(2)].keys.is_empty());
+    assert!(Arc::ptr_eq(&before.gate.load, &third.tenants[&tenant_id(2)].gate.load));
 }

@@ -49,16 +49,7 @@ impl World {
         let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
         let config = NodeConfig {
             slots: 2,
-            worker_binary: worker_binary(),
-            runtime_library: runtime_library(),
-            worker_cpus: Vec::new(),
-            worker_memory_bytes: None,
-            max_queued_tasks: 1_000,
-            max_queued_bytes: 1 << 30,
-            max_queued_tasks_per_tenant: 1_000,
-            max_arena_bytes: 1 << 28,
-            load_limit: Duration::from_secs(20),
-            register_limit: Duration::from_secs(60),
+            ..NodeConfig::small(worker_binary(), runtime_library())
         };
         let node = Node::start(config, spawner, exits).unwrap();
         let mut limits = Limits::defaults();
@@ -138,13 +129,14 @@ impl World {
             min_replicas: now.min_replicas,
             max_replicas: now.max_replicas,
             idle_after: now.idle_after,
+            default_timeout: now.default_timeout,
         };
         change(&mut wanted);
         self.server.set_deployment(owner, &owner.tenant_name, &model(name), wanted).await.unwrap();
     }
 
     pub(crate) async fn infer(&self, caller: &Principal, request: InferRequest) -> Result<Inferred, ServiceError> {
-        let permit = self.server.admit(caller, Some(request.data_bytes() as u64))?;
+        let permit = self.server.admit(caller, &request.model, Some(request.data_bytes() as u64))?;
         let answer = self.server.infer(caller, &permit, self.server.new_request_id(), request);
         tokio::time::timeout(PATIENCE, answer).await.expect("no answer")
     }

@@ -1,0 +1,262 @@
+//! A batch's way to its worker, and back into the queue where that is barred.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tenantry_sched::{Event, Outcome, Phase, Weights};
+use tenantry_types::{BatchId, MonotonicTime, ReplicaId, SlotId, TaskId, WorkerId};
+use tenantry_wire::{FileEntry, SendError, ToWorker};
+
+use crate::data_plane::{Entry, Node};
+use crate::gather;
+use crate::placement::Placement;
+use crate::submission::ServeError;
+use crate::supervisor::ModelFile;
+use crate::worker::{ArenaError, Exec, Kill, Load, Request, Running, Work, Worker};
+
+/// A decision to run something, but for its tasks.
+#[derive(Debug)]
+pub(crate) struct Dispatched {
+    pub(crate) batch: BatchId,
+    pub(crate) slot: SlotId,
+    pub(crate) worker: WorkerId,
+    pub(crate) replica: Option<ReplicaId>,
+    pub(crate) weights: Weights,
+    pub(crate) phase: Phase,
+}
+
+impl Node {
+    pub(crate) fn dispatch(self: &Arc<Self>, tasks: &[TaskId], dispatched: Dispatched) {
+        let (batch, worker_id) = (dispatched.batch, dispatched.worker);
+        let entries: SmallVec<[(u32, Entry); 8]> = {
+            let mut inflight = self.inflight.lock();
+            (0..).zip(tasks).filter_map(|(position, task)| Some((position, inflight.remove(task)?))).collect()
+        };
+        let worker = self.fleet.lock().worker(worker_id);
+        let mut requests = Vec::with_capacity(entries.len());
+        let mut load = None;
+        for (position, entry) in entries {
+            match entry {
+                Entry::Request(request) => requests.push(Request { position, ..*request }),
+                Entry::Load(found) => load = Some(*found),
+            }
+        }
+        let outcome = match (worker, load) {
+            (Some(worker), Some(load)) => self.dispatch_load(&worker, dispatched, load),
+            (None, Some(load)) => {
+                self.load_dropped(load.replica);
+                Err(Unsent::worker_lost(requests))
+            }
+            // Everybody in the batch was cancelled.
+            (_, None) if requests.is_empty() => Err(Unsent { members: requests, alone: false, worker_lost: false }),
+            (Some(worker), None) => self.dispatch_requests(&worker, dispatched, requests),
+            (None, None) => Err(Unsent::worker_lost(requests)),
+        };
+        let Err(Unsent { members, alone, worker_lost }) = outcome else { return };
+        if worker_lost {
+            // Before `Done`: otherwise the scheduler, which has not heard of the death yet, would give the same
+            // tasks to the same dead worker again and again.
+            self.push(Event::WorkerDown { worker: worker_id });
+        }
+        // The slot is free again, nothing was used.
+        self.orders.take(batch);
+        self.push(Event::Done { batch, used: Duration::ZERO, outcome: Outcome::NotRun });
+        // After `Done`: the scheduler takes a task back only once its batch has ended.
+        self.requeue(members, alone);
+    }
+
+    /// Gathers a batch into the worker's arena and rings its socket. What does not run comes back, to be queued again.
+    fn dispatch_requests(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        dispatched: Dispatched,
+        members: Vec<Request>,
+    ) -> Result<(), Unsent> {
+        let mut exec = worker.exec();
+        let Some(replica) = dispatched.replica.filter(|_| !exec.gone) else {
+            return Err(Unsent::worker_lost(members));
+        };
+        self.slot_cores.place(worker, &mut exec, dispatched.slot);
+        let problem = match self.send_run(&mut exec, worker, replica, &members) {
+            Ok(Sent { task, started, wanted, placement }) => {
+                self.begin(worker, &mut exec, task, started, dispatched, Work::Infer { placement, members, wanted });
+                return Ok(());
+            }
+            Err(problem) => problem,
+        };
+        drop(exec);
+        let none = Unsent { members: Vec::new(), alone: false, worker_lost: false };
+        match problem {
+            // Alone each may fit; one that does not gets its own answer then.
+            SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true, worker_lost: false }),
+            SendRunError::Member(text) => {
+                for member in members {
+                    member.answer(Err(ServeError::InvalidInput(text.clone())), self.now());
+                }
+                Err(none)
+            }
+            SendRunError::Memory(text) => {
+                tracing::error!(worker = %worker.id, reason = text, "no shared memory for a batch");
+                for member in members {
+                    member.answer(Err(ServeError::Overloaded), self.now());
+                }
+                Err(none)
+            }
+            SendRunError::Worker(kill) => {
+                worker.kill(kill);
+                Err(Unsent::worker_lost(members))
+            }
+        }
+    }
+
+    /// The worker has its frame: from now on the batch is its, with all that was said about it meanwhile.
+    fn begin(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        exec: &mut Exec,
+        task: TaskId,
+        started: MonotonicTime,
+        dispatched: Dispatched,
+        work: Work,
+    ) {
+        let Dispatched { batch, weights, phase, .. } = dispatched;
+        let running = exec.begin(Running { weights, phase, ..Running::new(batch, task, started, work) });
+        if let Some(order) = self.orders.take(batch) {
+            self.obey(worker, running, order);
+        }
+    }
+
+    fn send_run(
+        &self,
+        exec: &mut Exec,
+        worker: &Worker,
+        replica: ReplicaId,
+        members: &[Request],
+    ) -> Result<Sent, SendRunError> {
+        let Some(first) = members.first() else {
+            return Err(SendRunError::Member("the batch is empty".to_owned()));
+        };
+        let inputs = first.placement.spec.signature.inputs.len();
+        let layout = gather::layout(members.iter().map(|member| member.inputs.as_slice()), inputs)
+            .map_err(|error| SendRunError::Member(error.to_string()))?;
+        let output_bytes = exec.output_capacity();
+        exec.ensure_arenas(worker, layout.bytes, output_bytes, self.config.max_arena_bytes).map_err(
+            |error| match error {
+                ArenaError::TooLarge { .. } => SendRunError::Member(error.to_string()),
+                ArenaError::Memory(error) => SendRunError::Memory(error.to_string()),
+                ArenaError::Send(error) => SendRunError::Worker(send_failed(&error)),
+            },
+        )?;
+        let arena = exec.input().ok_or_else(|| SendRunError::Memory("the worker has no arena".to_owned()))?;
+        for (index, descriptor) in layout.descriptors.iter().enumerate() {
+            let mut offset = descriptor.offset;
+            let tensors = members.iter().filter_map(|member| member.inputs.get(index));
+            for part in tensors.flat_map(|tensor| tensor.data.parts()) {
+                arena.write(offset, part).map_err(|error| SendRunError::Member(error.to_string()))?;
+                offset += part.len() as u64;
+            }
+        }
+        let wanted = first.wanted.to_vec();
+        let started = self.now();
+        // Fresh, because the same request may run again: a late word or answer must not be taken for its second run's.
+        let task = TaskId(self.next_id());
+        let frame = ToWorker::Run {
+            task,
+            replica,
+            arena: exec.generation(),
+            inputs: layout.descriptors,
+            outputs: wanted.clone(),
+        };
+        worker.send(&frame, &[]).map_err(|error| SendRunError::Worker(send_failed(&error)))?;
+        Ok(Sent { task, started, wanted, placement: Arc::clone(&first.placement) })
+    }
+
+    /// Back into the queue: these requests did not run, or must run again, perhaps without company (`alone`).
+    pub(crate) fn requeue(self: &Arc<Self>, members: Vec<Request>, alone: bool) {
+        for mut member in members {
+            if member.reply.is_closed() {
+                member.answer(Err(ServeError::Cancelled), self.now());
+                continue;
+            }
+            if alone {
+                member.task.shape = member.task.id.0;
+            }
+            let task = member.task.clone();
+            self.inflight.lock().insert(task.id, Entry::Request(Box::new(member)));
+            self.push(Event::Again { task });
+        }
+    }
+
+    fn dispatch_load(self: &Arc<Self>, worker: &Arc<Worker>, dispatched: Dispatched, load: Load) -> Result<(), Unsent> {
+        let task = TaskId(self.next_id());
+        let mut exec = worker.exec();
+        self.slot_cores.place(worker, &mut exec, dispatched.slot);
+        let mut options = load.model.options.clone();
+        if let Some(width) = self.slot_cores.width(dispatched.slot) {
+            // More threads than processors would only take turns.
+            options.threads = options.threads.min(width);
+        }
+        let frame = ToWorker::Load {
+            task,
+            replica: load.replica,
+            form: load.model.form,
+            files: file_entries(&load.model.files),
+            options,
+        };
+        let files: Vec<_> = load.model.files.iter().map(|file| file.file.as_fd()).collect();
+        if exec.gone || worker.send(&frame, &files).is_err() {
+            drop(exec);
+            self.load_dropped(load.replica);
+            return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
+        }
+        let started = self.now();
+        self.begin(worker, &mut exec, task, started, dispatched, Work::Load(load));
+        Ok(())
+    }
+}
+
+pub(crate) fn file_entries(files: &[ModelFile]) -> Vec<FileEntry> {
+    files.iter().map(|file| FileEntry { name: file.name.clone(), bytes: file.bytes }).collect()
+}
+
+/// Requests of a batch that does not run.
+struct Unsent {
+    members: Vec<Request>,
+    /// Whether each must run without company now.
+    alone: bool,
+    /// Whether the worker cannot be used any more.
+    worker_lost: bool,
+}
+
+impl Unsent {
+    fn worker_lost(members: Vec<Request>) -> Self {
+        Self { members, alone: false, worker_lost: true }
+    }
+}
+
+/// A batch on its way to a worker.
+struct Sent {
+    task: TaskId,
+    started: MonotonicTime,
+    wanted: Vec<u16>,
+    placement: Arc<Placement>,
+}
+
+enum SendRunError {
+    /// The members are at fault, or too large together.
+    Member(String),
+    /// This machine has no memory for it.
+    Memory(String),
+    /// The worker cannot be talked to and must end.
+    Worker(Kill),
+}
+
+/// How a worker ends that cannot be sent to: a closed socket is a death of its own, whose status says more.
+fn send_failed(error: &SendError) -> Kill {
+    match error {
+        SendError::Closed => Kill::Silent,
+        other => Kill::Violation(other.to_string()),
+    }
+}

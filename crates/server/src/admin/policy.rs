@@ -1,0 +1,27 @@
+//! How it is chosen what runs next.
+
+use tenantry_types::ServiceError;
+
+use crate::{Policy, Principal, Server, auth};
+
+impl Server {
+    /// The scheduler's policy. For platform admins.
+    ///
+    /// # Errors
+    /// 403 for other roles.
+    pub fn policy(&self, principal: &Principal) -> Result<Policy, ServiceError> {
+        auth::platform_admin(principal)?;
+        Ok(self.node.policy())
+    }
+
+    /// Switches the scheduler's policy until the server ends; the configuration says with which it starts.
+    ///
+    /// # Errors
+    /// 403 for other roles than platform admin.
+    pub fn set_policy(&self, principal: &Principal, policy: Policy) -> Result<Policy, ServiceError> {
+        auth::platform_admin(principal)?;
+        tracing::info!(policy = policy.as_str(), "the policy of the scheduler is switched");
+        self.node.set_policy(policy);
+        Ok(self.node.policy())
+    }
+}

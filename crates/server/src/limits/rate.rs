@@ -1,0 +1,133 @@
+//! Requests per second by the generic cell rate algorithm (ITU-T I.371, annex A.2: virtual scheduling).
+//!
+//! One number is kept: when the next request would be due if all came evenly. A request that comes at most the tolerance
+//! before it is due conforms and moves it on by one interval. So over any span of time no more pass than the rate's and one
+//! burst, nothing is saved up beyond that burst, and a refused request changes nothing. The time is an argument.
+
+use std::time::Duration;
+
+use tenantry_types::MonotonicTime;
+use tenantry_types::share::RequestRate;
+
+/// How fast requests may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    interval_ns: u64,
+    tolerance_ns: u64,
+}
+
+impl Pace {
+    /// A rate of zero counts as the smallest there is, a burst of zero as one.
+    pub(crate) fn new(rate: RequestRate) -> Self {
+        const SECOND_THOUSANDTHS_NS: u64 = 1_000_000_000 * 1_000;
+        let interval_ns = (SECOND_THOUSANDTHS_NS / rate.milli_per_second.max(1)).max(1);
+        let tolerance_ns = interval_ns.saturating_mul(u64::from(rate.burst.max(1) - 1));
+        Self { interval_ns, tolerance_ns }
+    }
+
+    /// Whether a request at `now` conforms, if the next was due at `due_ns`: when the one after it is due.
+    ///
+    /// # Errors
+    /// How long until one would conform.
+    pub(crate) fn take(self, due_ns: u64, now: MonotonicTime) -> Result<u64, Duration> {
+        let now_ns = now.as_nanos();
+        let due_ns = due_ns.max(now_ns);
+        match due_ns.saturating_sub(self.tolerance_ns).checked_sub(now_ns) {
+            None | Some(0) => Ok(due_ns.saturating_add(self.interval_ns)),
+            Some(early_ns) => Err(Duration::from_nanos(early_ns)),
+        }
+    }
+
+    /// When the next is due after a request that conformed was refused for another reason.
+    pub(crate) fn give_back(self, due_ns: u64) -> u64 {
+        due_ns.saturating_sub(self.interval_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pace(milli_per_second: u64, burst: u32) -> Pace {
+        Pace::new(RequestRate { milli_per_second, burst })
+    }
+
+    fn at(nanos: u64) -> MonotonicTime {
+        MonotonicTime::from_nanos(nanos)
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let pace = pace(10_000, 3);
+        let mut due = 0;
+        let start = at(5_000_000_000);
+        for _ in 0..3 {
+            due = pace.take(due, start).unwrap();
+        }
+        let wait = pace.take(due, start).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(100));
+        assert!(pace.take(due, start.saturating_add(wait - Duration::from_nanos(1))).is_err());
+        due = pace.take(due, start.saturating_add(wait)).unwrap();
+        assert!(pace.take(due, start.saturating_add(wait)).is_err());
+        due = pace.give_back(due);
+        assert!(pace.take(due, start.saturating_add(wait)).is_ok());
+    }
+
+    #[test]
+    fn extremes_do_not_overflow() {
+        for pace in [pace(0, 0), pace(u64::MAX, u32::MAX), pace(1, u32::MAX)] {
+            let due = pace.take(0, MonotonicTime::MAX).unwrap();
+            let _ = pace.take(due, MonotonicTime::ZERO);
+            let _ = pace.take(u64::MAX, MonotonicTime::MAX);
+            pace.give_back(0);
+        }
+    }
+
+    proptest! {
+        /// Over every span between two requests that passed: at most the burst and what the rate gives in it.
+        #[test]
+        fn no_span_gets_more_than_rate_and_burst(
+            milli_per_second in 1_u64..10_000_000,
+            burst in 1_u32..50,
+            gaps_ns in prop::collection::vec(prop_oneof![Just(0), 0_u64..1_000_000, 0_u64..10_000_000_000], 1..200),
+        ) {
+            let pace = pace(milli_per_second, burst);
+            let (mut now, mut due, mut passed) = (0_u64, 0, Vec::new());
+            for gap_ns in gaps_ns {
+                now += gap_ns;
+                match pace.take(due, at(now)) {
+                    Ok(next) => {
+                        due = next;
+                        passed.push(now);
+                    }
+                    // The advice is exact: not a nanosecond earlier, and then for sure.
+                    Err(wait) => {
+                        let then = at(now).saturating_add(wait);
+                        prop_assert!(pace.take(due, then).is_ok());
+                        prop_assert!(pace.take(due, at(then.as_nanos() - 1)).is_err());
+                    }
+                }
+            }
+            for (first, from) in passed.iter().enumerate() {
+                for (count, to) in passed[first..].iter().enumerate() {
+                    let by_rate = (to - from) / pace.interval_ns;
+                    prop_assert!(count as u64 <= u64::from(burst) - 1 + by_rate + 1);
+                    prop_assert!(count as u64 * pace.interval_ns <= pace.tolerance_ns + (to - from));
+                }
+            }
+        }
+
+        /// Whoever keeps to the rate is never refused.
+        #[test]
+        fn what_conforms_passes(milli_per_second in 1_u64..10_000_000, burst in 1_u32..5, slack in prop::collection::vec(0_u64..1_000_000, 1..100)) {
+            let pace = pace(milli_per_second, burst);
+            let (mut now, mut due) = (0_u64, 0);
+            for extra in slack {
+                due = pace.take(due, at(now)).unwrap();
+                now += pace.interval_ns + extra;
+            }
+        }
+    }
+}

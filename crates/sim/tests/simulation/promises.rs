@@ -1,0 +1,131 @@
+//! P4, P5, P7 and P9: what is promised to reserved tenants and to deadlines.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tenantry_sched::{Policy, Rate, Reservation, Share, Tier};
+use tenantry_sim::adversary::{Adversary, VICTIM, VICTIM_BURST, VICTIM_RATE, overload, scenario};
+use tenantry_sim::random::Random;
+use tenantry_sim::scenario::{Arrivals, ModelPlan, Scenario, Source};
+
+use crate::worlds::{assert_clean, audit, cases};
+
+/// A random world of the theorem: one to eight reservations of 0.3 to 0.8 of the slots, whose owners ask for less, as much
+/// or far more; up to thirty others; costs that do not vary.
+fn theorem(seed: u64) -> Scenario {
+    let mut random = Random::new(seed);
+    let slots = usize::try_from(random.between(1, 3)).unwrap();
+    let mut world = Scenario::new(Policy::Fair, slots);
+    world.seed = seed;
+    world.warm_up = Duration::from_secs(2);
+    world.duration = Duration::from_secs(6);
+    let quantum_ms = [10, 20, 50][usize::try_from(random.below(3)).unwrap()];
+    world.config.tuning.quantum = Duration::from_millis(quantum_ms);
+    world.config.tuning.window = Duration::from_millis([0, 10, 100][usize::try_from(random.below(3)).unwrap()]);
+    let suspendable = random.below(2) == 0;
+    for slot in &mut world.slots {
+        slot.suspendable = suspendable;
+    }
+    let models = usize::try_from(random.between(1, 12)).unwrap();
+    for number in 0..models {
+        let fixed = Duration::from_micros(random.between(100, quantum_ms * 300));
+        let per_row = Duration::from_micros(random.between(10, quantum_ms * 80));
+        world.model(ModelPlan::new(
+            format!("m{number}"),
+            fixed,
+            per_row,
+            u32::try_from(random.between(1, 32)).unwrap(),
+        ));
+    }
+    let reserved = random.between(1, 8);
+    let total = random.between(300, 780) * 1000;
+    for number in 0..reserved {
+        let rate = Rate::from_ppm(u32::try_from(total / reserved).unwrap());
+        let burst = Duration::from_millis(random.below(60));
+        let tier = if random.below(3) > 0 { Tier::Guaranteed } else { Tier::Burstable };
+        let share = Share { tier: Some(tier), reservation: Some(Reservation { rate, burst }), ..Share::default() };
+        let tenant = world.tenant(format!("reserved-{number}"), share);
+        let arrivals = match random.below(3) {
+            0 => Arrivals::Poisson { rate: random.between(2, 200) as f64 },
+            1 => Arrivals::Bursts {
+                every: Duration::from_millis(random.between(50, 500)),
+                count: u32::try_from(random.between(1, 30)).unwrap(),
+            },
+            _ => Arrivals::ClosedLoop { clients: u32::try_from(random.between(1, 16)).unwrap(), think: Duration::ZERO },
+        };
+        let model = usize::try_from(random.below(models as u64)).unwrap();
+        world.sources.push(Source { rows: (1, 4), ..Source::new(tenant, model, arrivals) });
+    }
+    for number in 0..random.below(30) {
+        let tier = if random.below(4) == 0 { Tier::BestEffort } else { Tier::Burstable };
+        let tenant = world.tenant(format!("other-{number}"), Share { tier: Some(tier), ..Share::default() });
+        let arrivals = if random.below(2) == 0 {
+            Arrivals::Poisson { rate: random.between(5, 300) as f64 }
+        } else {
+            Arrivals::ClosedLoop { clients: u32::try_from(random.between(1, 16)).unwrap(), think: Duration::ZERO }
+        };
+        let model = usize::try_from(random.below(models as u64)).unwrap();
+        world.sources.push(Source { rows: (1, 8), ..Source::new(tenant, model, arrivals) });
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(cases(48))]
+
+    /// P4: every reserved task ends by `F + Q`, whatever the others do.
+    #[test]
+    fn every_reserved_task_ends_by_its_promise(seed in any::<u64>()) {
+        let (report, mut auditor) = audit(&theorem(seed));
+        auditor.check_reservations();
+        assert_clean(&report, &auditor);
+    }
+}
+
+/// P7: the bound of the tenant that keeps within its reservation, beside everybody who does not.
+#[test]
+fn no_adversary_reaches_a_tenant_within_its_reservation() {
+    for adversary in Adversary::ALL {
+        for (slots, suspendable) in [(1, true), (1, false), (3, true)] {
+            let world = scenario(adversary, Policy::Fair, slots, suspendable, Duration::from_secs(8));
+            let (report, mut auditor) = audit(&world);
+            auditor.check_reservations();
+            assert_clean(&report, &auditor);
+            let bound = VICTIM_BURST.div_f64(VICTIM_RATE)
+                + world.config.tuning.quantum
+                + auditor.longest_over_quantum()
+                + Duration::from_secs_f64(auditor.overshoot());
+            let victim = report.tenant(VICTIM);
+            assert!(victim.longest() <= bound, "{adversary:?} {slots} {suspendable}: {:?}", victim.longest());
+            assert_eq!(victim.answered, victim.sent, "{adversary:?} {slots} {suspendable}");
+        }
+    }
+}
+
+/// The baselines fail it, or the test above shows nothing.
+#[test]
+fn every_baseline_lets_some_adversary_through() {
+    for policy in [Policy::Fifo, Policy::RoundRobin, Policy::StrictPriority] {
+        let longest = Adversary::ALL.into_iter().map(|adversary| {
+            let world = scenario(adversary, policy, 1, true, Duration::from_secs(8));
+            audit(&world).0.tenant(VICTIM).longest()
+        });
+        assert!(longest.max().unwrap() > Duration::from_millis(500), "{policy:?}");
+    }
+}
+
+/// P9: nothing is spent on what comes too late, and overload costs little of what is answered in time.
+#[test]
+fn overload_wastes_nothing_and_costs_little() {
+    let mut peak: f64 = 0.0;
+    for load in [0.8, 1.5, 3.0, 6.0] {
+        let mut world = overload(Policy::Fair, 2, load, Duration::from_secs(12));
+        world.noise = 0.05;
+        let (report, auditor) = audit(&world);
+        assert_clean(&report, &auditor);
+        assert!(report.late_part() <= 0.01, "{load}: {}", report.late_part());
+        let goodput = report.in_time() as f64 / report.counted.as_secs_f64();
+        peak = peak.max(goodput);
+        assert!(goodput >= 0.8 * peak, "{load}: {goodput} of {peak}");
+    }
+}
