@@ -1,6 +1,7 @@
 """Shares and limits on the real server: set live, kept, refused with reasons and arithmetic."""
 
 import json
+import subprocess
 import threading
 
 import numpy
@@ -8,7 +9,8 @@ import pytest
 import tritonclient.http as triton
 
 import tiny_onnx
-from conftest import MODELS, until
+from conftest import BINARY, MODELS, PATIENCE_S, until
+from test_program import tenantry
 
 PAIR = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
 FILES = json.dumps({"inputs": [{"name": "bytes", "shape": [16, 2048], "datatype": "INT32", "data": [65] * (16 * 2048)}]}).encode()
@@ -196,3 +198,34 @@ def test_settings_survive_a_restart_and_a_models_default_timeout_holds(limited):
     late = acme.infer("files", FILES)
     assert (late.status, late.json["code"]) == (504, "deadline_exceeded") and late.json["reason"]
     assert acme.infer("files", FILES, {"x-request-timeout-ms": "60000"}).status == 200
+
+
+def test_the_program_sets_and_shows_shares_and_limits(limited):
+    server, acme = limited
+    own = lambda *arguments, **more: tenantry(*arguments, server=server.url, key=acme.key, **more)
+    run = lambda *arguments, **more: tenantry(*arguments, server=server.url, key=server.admin.key, **more)
+    run("organisation", "create", "group")
+    shown = run("tenant", "limits", "acme", "--tier", "guaranteed", "--reserve", "0.25", "--rate", "0.01", "--burst", "2",
+                "--max-body", "1MiB", "--organisation", "group")
+    assert "0.25 slots, 100 ms at once" in shown and "1.0 MiB" in shown and "apart" in shown, shown
+    assert "group" in run("organisation", "list") and "weight" in run("organisation", "limits", "group", "--weight", "2")
+    # What is not named stays, and what is taken back has its default again.
+    changed = json.loads(run("tenant", "limits", "acme", "--unset", "organisation", "--weight", "3", "--json"))
+    assert changed["generation"] == 2 and changed["settings"]["weight"] == 3
+    assert changed["settings"]["reservation"] == {"slots": 0.25, "burst_ms": 100}
+    run("organisation", "rm", "group")
+    own("tenant", "limits", "acme", "--model", "pairs", "--max-requests", "5")
+    assert "higher role" in own("tenant", "limits", "acme", "--weight", "9", rc=1)
+    shown = own("tenant", "show", "acme")
+    assert "tenant acme\n" in shown and "tenant acme calling acme/pairs" in shown, shown
+    explained = subprocess.run([BINARY, "infer", "pairs", "--input", "x=[[1,2]]", "--explain", "--server", server.url,
+                                "--key", acme.key], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert explained.returncode == 0 and "device" in explained.stderr and "in a batch of 1 rows" in explained.stderr
+    own("infer", "pairs", "--input", "x=[[1,2]]")
+    assert "refused by request_rate" in own("infer", "pairs", "--input", "x=[[1,2]]", "--explain", rc=1)
+    assert run("policy", "show").startswith("fair") and run("policy", "set", "fifo").startswith("fifo")
+    assert json.loads(run("tenant", "limits", "acme", "--reset", "--json"))["settings"] == {}
+    deployed = json.loads(own("model", "deploy", "pairs", "--default-timeout", "500ms", "--json"))
+    assert deployed["default_timeout_ms"] == 500
+    refused = run("tenant", "limits", "acme", "--reserve", "0.9", rc=1)
+    assert "a reservation of 0.9 slots does not fit" in refused

@@ -162,12 +162,19 @@ fn measure(arguments: &Arguments) -> Result<()> {
     with_telemetry_off()?;
     process::pin(process::LOAD_CPU).context("the load needs a second processor")?;
     let mut figures = Figures::default();
+    let outcome = measure_groups(arguments, &mut figures);
+    // What was measured before something failed may have taken hours: it is printed in any case.
+    figures.print(arguments.json)?;
+    outcome
+}
+
+fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
         [] => group != Group::Isolation,
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
-        poll::measure(arguments.quick, &mut figures)?;
+        poll::measure(arguments.quick, figures)?;
     }
     let groups: [(Group, Measure); 7] = [
         (Group::Throughput, throughput::measure),
@@ -181,8 +188,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;
         for (_, measure) in groups.iter().filter(|(group, _)| wanted(*group)) {
-            measure(&bench, &mut figures)?;
+            measure(&bench, figures)?;
         }
     }
-    figures.print(arguments.json)
+    Ok(())
 }

@@ -1,12 +1,15 @@
 //! The command line, declared once: its help is generated from here.
 
+mod shares;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenantry_load::TenantEntry;
-use tenantry_server::config::ByteSize;
-use tenantry_types::{KeyId, ModelName, ModelRef, OrganisationName, TenantName};
+use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
+
+pub(crate) use shares::{LimitName, Limits, Organisation, Policy, PolicyName, TierName};
 
 /// Where a server is looked for unless told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
@@ -84,7 +87,8 @@ pub(crate) enum Command {
                             little-endian, row-major; the shape comes from --shape or the file's size).")]
     Infer(Infer),
     /// Send load as several tenants at once and show what each of them got: how well they are kept apart.
-    #[command(after_help = "Examples:\n  tenantry bench --tenant acme:$ACME_KEY:digits:20 --tenant globex:$GLOBEX_KEY:digits:flood=64\n  \
+    #[command(
+        after_help = "Examples:\n  tenantry bench --tenant acme:$ACME_KEY:digits:20 --tenant globex:$GLOBEX_KEY:digits:flood=64\n  \
                             tenantry bench --plan plan.toml --duration 30s --json\n  \
                             tenantry bench --trace arrivals.csv --tenant acme:$ACME_KEY --tenant globex:$GLOBEX_KEY --speed 2\n\n\
                             A tenant is NAME:KEY:MODEL and a load: RATE (requests a second, sent when they are due, whatever the\n\
@@ -99,7 +103,8 @@ pub(crate) enum Command {
                             arrivals = \"poisson\"        # or \"constant\"\n  \
                             timeout = \"200ms\"           # later answers are late\n  \
                             rows = 1\n  \
-                            shapes = { x = [1, 28] }    # of inputs whose extents the model leaves open")]
+                            shapes = { x = [1, 28] }    # of inputs whose extents the model leaves open"
+    )]
     Bench(Bench),
     /// Replay recorded arrivals against other shares, slots or another policy: what would each tenant have got?
     #[command(after_help = "Examples:\n  tenantry serve --record-arrivals arrivals.csv\n  \
@@ -226,150 +231,6 @@ pub(crate) enum Tenant {
         #[arg(long)]
         yes: bool,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Organisation {
-    /// Create an organisation.
-    #[command(after_help = "Example:\n  tenantry organisation create acme-group\n  \
-                            tenantry tenant limits acme --organisation acme-group")]
-    Create {
-        /// Its name.
-        name: OrganisationName,
-    },
-    /// List organisations with their tenants.
-    #[command(visible_alias = "ls", after_help = "Example:\n  tenantry organisation list")]
-    List,
-    /// Show the share of an organisation; with options, set it first.
-    #[command(after_help = "Example:\n  tenantry organisation limits acme-group --weight 4")]
-    Limits {
-        /// The organisation.
-        name: OrganisationName,
-        #[command(flatten)]
-        limits: Box<Limits>,
-    },
-    /// Remove an organisation no tenant belongs to.
-    #[command(after_help = "Example:\n  tenantry organisation rm acme-group")]
-    Rm {
-        /// Its name.
-        name: OrganisationName,
-    },
-}
-
-/// How the server chooses what runs next.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
-    /// Show the policy in force.
-    #[command(after_help = "Example:\n  tenantry policy show")]
-    Show,
-    /// Switch it until the server ends; `scheduler.policy` in the configuration says with which it starts.
-    #[command(after_help = "Examples:\n  tenantry policy set fifo\n  tenantry policy set fair")]
-    Set {
-        /// The policy.
-        #[arg(value_enum)]
-        policy: PolicyName,
-    },
-}
-
-/// A policy: the server's own, and three to compare it with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PolicyName {
-    /// By reservation, then by weight in measured device time.
-    Fair,
-    /// The oldest request first.
-    Fifo,
-    /// One batch a tenant in turn.
-    RoundRobin,
-    /// The higher tier first.
-    StrictPriority,
-}
-
-/// Which parts of a share are promised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TierName {
-    /// Its reservation is kept whatever others send.
-    Guaranteed,
-    /// Its weight's share.
-    Burstable,
-    /// What is left.
-    BestEffort,
-}
-
-/// A setting that can be taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LimitName {
-    Organisation,
-    Tier,
-    Weight,
-    Reservation,
-    DeviceTime,
-    Rate,
-    MaxRequests,
-    MaxQueuedTasks,
-    MaxQueuedData,
-    MaxBody,
-    MaxBodies,
-    SlotGroup,
-    BatchWithOthers,
-}
-
-/// A share and limits; what is not named stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Args)]
-pub(crate) struct Limits {
-    /// Which parts of the share are promised.
-    #[arg(long, value_enum)]
-    pub(crate) tier: Option<TierName>,
-    /// The part of its parent's time while others have work, too; 1 for who was given none.
-    #[arg(long)]
-    pub(crate) weight: Option<f64>,
-    /// Device time kept free for it, in slots: 0.25 is a quarter of one.
-    #[arg(long, value_name = "SLOTS")]
-    pub(crate) reserve: Option<f64>,
-    /// Device time it may use of its reservation at once, such as 100ms.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "reserve")]
-    pub(crate) reserve_burst: Option<Duration>,
-    /// Device time beyond which its requests are refused, in slots.
-    #[arg(long, value_name = "SLOTS")]
-    pub(crate) device_time: Option<f64>,
-    /// Device time it may use at once, such as 1s.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "device_time")]
-    pub(crate) device_time_burst: Option<Duration>,
-    /// Requests per second.
-    #[arg(long, value_name = "PER_SECOND")]
-    pub(crate) rate: Option<f64>,
-    /// Requests that may come at once.
-    #[arg(long, requires = "rate")]
-    pub(crate) burst: Option<u32>,
-    /// Requests in flight at the same time.
-    #[arg(long)]
-    pub(crate) max_requests: Option<u32>,
-    /// Requests waiting for a slot.
-    #[arg(long)]
-    pub(crate) max_queued_tasks: Option<u32>,
-    /// Tensor data waiting for a slot, such as 64MiB.
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) max_queued_data: Option<ByteSize>,
-    /// The largest body, such as 1MiB.
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) max_body: Option<ByteSize>,
-    /// Bodies and answers in flight, such as 256MiB; tenants only.
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) max_bodies: Option<ByteSize>,
-    /// The organisation it belongs to; tenants only.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) organisation: Option<OrganisationName>,
-    /// The slots it runs on, as `[[workers.group]]` names them; tenants only.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) slot_group: Option<String>,
-    /// Whether its requests may share batches with other tenants'; tenants only.
-    #[arg(long, value_name = "true|false")]
-    pub(crate) batch_with_others: Option<bool>,
-    /// Take a setting back; may be given several times.
-    #[arg(long, value_enum, value_name = "SETTING")]
-    pub(crate) unset: Vec<LimitName>,
-    /// Take all settings back.
-    #[arg(long)]
-    pub(crate) reset: bool,
 }
 
 /// What a key may do.

@@ -197,8 +197,8 @@ impl Client {
         let status = response.status();
         let has_key = self.key.is_some();
         let said = read_bytes(response).ok().and_then(|body| serde_json::from_slice::<Said>(&body).ok());
-        let (message, reason) = said
-            .map_or_else(|| (format!("the server answered {status}"), None), |said| (said.error, said.reason));
+        let (message, reason) =
+            said.map_or_else(|| (format!("the server answered {status}"), None), |said| (said.error, said.reason));
         Refused { status: status.as_u16(), message, has_key, reason }
     }
 }

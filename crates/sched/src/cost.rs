@@ -44,7 +44,7 @@ pub(crate) struct Costs {
 pub(crate) struct Cell {
     fixed_ns: f64,
     per_row_ns: f64,
-    /// Faded sums over batches, each divided by what was expected of it so that large ones do not drown small ones.
+    /// Faded sums over batches, each divided by what it used so that large ones do not drown small ones.
     weight: f64,
     rows: f64,
     rows_rows: f64,
@@ -123,8 +123,8 @@ impl Cell {
         let used_ns = (used.as_nanos() as f64).max(1.0);
         let expected_ns = self.median_ns(rows) as f64;
         let rows = rows.max(1) as f64;
-        // Relative errors: the weight is one over the square of the size.
-        let weight = 1.0 / (expected_ns * expected_ns);
+        // One dear batch, such as a first one on a busy machine, must not drown the cheap ones after it.
+        let weight = 1.0 / used_ns;
         for sum in [&mut self.weight, &mut self.rows, &mut self.rows_rows, &mut self.used, &mut self.rows_used] {
             *sum *= FADE;
         }

@@ -171,10 +171,8 @@ impl TenantGate {
 
     pub(crate) fn begin_upload(&self) -> Result<UploadPermit, ServiceError> {
         if !take(&self.load.uploads, self.max_uploads) {
-            let text = format!(
-                "{} uploads are running, which is this tenant's limit; wait for one to end",
-                self.max_uploads
-            );
+            let text =
+                format!("{} uploads are running, which is this tenant's limit; wait for one to end", self.max_uploads);
             return Err(ServiceError::new(ErrorCode::ResourceExhausted, text)
                 .because(reason::CONCURRENCY)
                 .retry_after(Duration::from_secs(1)));

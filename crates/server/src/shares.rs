@@ -107,7 +107,9 @@ pub(crate) fn check_reservations(
         .collect();
     let mut by_group: BTreeMap<SlotGroup, Vec<Rate>> = BTreeMap::new();
     for record in records {
-        let (Some(tenant), Some(reservation)) = (record.subject.tenant(), record.settings.reservation) else { continue };
+        let (Some(tenant), Some(reservation)) = (record.subject.tenant(), record.settings.reservation) else {
+            continue;
+        };
         let group = group_of_tenant.get(&tenant).copied().unwrap_or_default();
         by_group.entry(group).or_default().push(Rate::from_ppm(reservation.ppm));
     }

@@ -126,7 +126,8 @@ impl Answer {
         let series = self.report.tenants.iter();
         let series: Vec<Series> =
             series.map(|one| Series { name: one.name.clone(), service_ns: one.service_ns.clone() }).collect();
-        let title = format!("Service under {} on {} slots", self.policy.as_str(), self.slots);
+        let plural = if self.slots == 1 { "" } else { "s" };
+        let title = format!("Service under {} on {} slot{plural}", self.policy.as_str(), self.slots);
         service(&title, &series, Duration::from_secs_f64(self.seconds), self.slots)
     }
 

@@ -22,7 +22,7 @@ use clients::SourceState;
 use machine::Machine;
 
 /// How long after the end everything must have ended.
-const DRAIN: Duration = Duration::from_secs(24 * 3600);
+const DRAIN: Duration = Duration::from_secs(3600);
 /// Polls at one instant; more means that world and scheduler send each other in circles.
 const MAX_POLLS_AT_ONCE: u32 = 100_000;
 
@@ -64,6 +64,7 @@ enum What {
     Arrives { source: usize },
     Sends { source: usize },
     Leaves(TaskId),
+    Plans,
     Wakes,
 }
 
@@ -95,6 +96,7 @@ struct Batch {
     /// What the scheduler took to be its upper bound.
     upper_ns: Option<u64>,
     ran_ns: u64,
+    began_ns: u64,
     resumed_ns: u64,
     is_suspended: bool,
     generation: u32,
@@ -111,6 +113,9 @@ pub struct World<'a> {
     agenda: BinaryHeap<Reverse<(u64, u64, What)>>,
     agenda_entries: u64,
     wake_ns: Option<u64>,
+    /// When it is looked next for what is not loaded, and when it was looked last.
+    plans_ns: Option<u64>,
+    planned_ns: Option<u64>,
     /// For the next poll: batches that ended, then everything else.
     ended: Vec<Event>,
     happened: Vec<Event>,
@@ -152,6 +157,8 @@ impl<'a> World<'a> {
             agenda: BinaryHeap::new(),
             agenda_entries: 0,
             wake_ns: None,
+            plans_ns: None,
+            planned_ns: None,
             ended: Vec::new(),
             happened: Vec::new(),
             truly_used: Vec::new(),
@@ -217,6 +224,11 @@ impl<'a> World<'a> {
             }
             if is_asked || !self.ended.is_empty() || !self.happened.is_empty() {
                 self.poll_until_quiet(observers);
+            } else {
+                self.plan();
+                if !self.happened.is_empty() {
+                    self.poll_until_quiet(observers);
+                }
             }
         }
     }
@@ -234,6 +246,7 @@ impl<'a> World<'a> {
             What::Arrives { source } => self.arrives(source),
             What::Sends { source } => self.send(source, None),
             What::Leaves(task) => self.leaves(task),
+            What::Plans => self.plans_ns = None,
             What::Wakes => {}
         }
     }
@@ -241,7 +254,7 @@ impl<'a> World<'a> {
     fn poll_until_quiet(&mut self, observers: &mut [&mut dyn Observer]) {
         for _ in 0..MAX_POLLS_AT_ONCE {
             self.poll(observers);
-            self.load_what_is_missing();
+            self.plan();
             if self.ended.is_empty() && self.happened.is_empty() {
                 return;
             }
@@ -342,6 +355,7 @@ impl<'a> World<'a> {
             total_ns,
             upper_ns,
             ran_ns: 0,
+            began_ns: self.now_ns,
             resumed_ns: self.now_ns,
             is_suspended: false,
             generation: 0,
@@ -377,13 +391,13 @@ impl<'a> World<'a> {
         let shares = split(if is_lost { 0 } else { ran_ns }, &batch.weights);
         for (task, share) in batch.tasks.into_iter().zip(shares) {
             if let Some(load) = self.loads.remove(&task) {
-                self.charge(load.tenant, share, is_counted);
+                self.charge(load.tenant, share, batch.began_ns, is_counted);
                 self.loaded(load.placement, batch.worker, outcome);
                 continue;
             }
             let Some(request) = self.requests.get(&task) else { continue };
             let (tenant, deadline, sent_ns) = (request.tenant, request.task.deadline, request.sent_ns);
-            self.charge(tenant, share, is_counted);
+            self.charge(tenant, share, batch.began_ns, is_counted);
             let is_late = deadline.is_some_and(|deadline| deadline.as_nanos() < self.now_ns);
             if is_counted && (is_late || batch.aborted == Some(AbortCause::Deadline)) {
                 self.report.late_ns += share;
@@ -413,7 +427,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn charge(&mut self, tenant: usize, share_ns: u64, is_counted: bool) {
+    /// Charges a tenant its part of a batch that began at `since_ns` and has just ended.
+    fn charge(&mut self, tenant: usize, share_ns: u64, since_ns: u64, is_counted: bool) {
         if let Some(charged) = self.charged_ns.get_mut(tenant) {
             *charged += u128::from(share_ns);
         }
@@ -421,9 +436,15 @@ impl<'a> World<'a> {
         if is_counted {
             report.charged_ns += share_ns;
         }
-        let bin = (u128::from(self.now_ns) * SERVICE_BINS as u128).checked_div(u128::from(self.end_ns)).unwrap_or(0);
-        if let Some(bin) = usize::try_from(bin).ok().and_then(|bin| report.service_ns.get_mut(bin)) {
-            *bin += share_ns;
+        // Spread over the time it ran, so that a long batch does not look like more slots than there are.
+        let bin_ns = (self.end_ns as f64 / SERVICE_BINS as f64).max(1.0);
+        let (from, to) = (since_ns as f64 / bin_ns, (self.now_ns as f64 / bin_ns).max(since_ns as f64 / bin_ns + 1e-9));
+        for (bin, service_ns) in report.service_ns.iter_mut().enumerate().skip(from as usize) {
+            let overlap = (to.min(bin as f64 + 1.0) - from.max(bin as f64)).max(0.0);
+            if overlap == 0.0 {
+                break;
+            }
+            *service_ns += (share_ns as f64 * overlap / (to - from)) as u64;
         }
     }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings, ShareSubject, TenantId,
-    TenantName, VersionId,
+    DeploymentId, Digest, KeyId, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings, ShareSubject,
+    TenantId, TenantName, VersionId,
 };
 
 /// A tenant: the boundary of isolation and limits.

@@ -29,9 +29,11 @@ impl Store {
             .bind(now_ms)
             .execute(write.connection())
             .await
-            .map_err(|error| {
-                if is_taken(&error) { WriteError::AlreadyExists(Thing::Organisation) } else { error.into() }
-            })?;
+            .map_err(
+                |error| {
+                    if is_taken(&error) { WriteError::AlreadyExists(Thing::Organisation) } else { error.into() }
+                },
+            )?;
         write.commit().await?;
         Ok(organisation)
     }

@@ -11,9 +11,9 @@ mod opening;
 mod registry;
 #[path = "conformance/search.rs"]
 mod search;
-mod support;
 #[path = "conformance/shares.rs"]
 mod shares;
+mod support;
 #[path = "conformance/tenants.rs"]
 mod tenants;
 

@@ -22,8 +22,8 @@ pub use digest::Digest;
 pub use domain::{DataOwner, TrustDomain};
 pub use error::{ErrorCode, ServiceError};
 pub use id::{
-    BatchId, DeploymentId, KeyId, ModelId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId, VersionId,
-    WorkerId,
+    BatchId, DeploymentId, KeyId, ModelId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId,
+    VersionId, WorkerId,
 };
 pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
 pub use name::{ModelName, ModelRef, OrganisationName, TenantName};

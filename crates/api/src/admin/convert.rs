@@ -270,16 +270,7 @@ impl From<values::DeploymentInfo> for types::Deployment {
         } = deployment;
         let idle_after_seconds = idle_after.map(|after| after.as_secs());
         let default_timeout_ms = default_timeout.map(|timeout| nanos(timeout) / 1_000_000);
-        Self {
-            id,
-            generation,
-            version,
-            previous,
-            min_replicas,
-            max_replicas,
-            idle_after_seconds,
-            default_timeout_ms,
-        }
+        Self { id, generation, version, previous, min_replicas, max_replicas, idle_after_seconds, default_timeout_ms }
     }
 }
 

@@ -9,8 +9,8 @@ use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, 
 use utoipa::ToSchema;
 
 pub use share::{
-    DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy, Share,
-    ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
+    DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,
+    Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
 };
 
 /// Every error's body.

@@ -31,8 +31,7 @@ pub(crate) fn run(client: &Client, arguments: &Infer, json: bool) -> Result<()> 
             (Some(built.json_length).filter(|length| *length < built.body.len()), built.body)
         }
     };
-    let answer =
-        client.infer_raw(&arguments.model, version, json_length, &body, arguments.timeout, arguments.explain);
+    let answer = client.infer_raw(&arguments.model, version, json_length, &body, arguments.timeout, arguments.explain);
     if arguments.explain {
         explain(&answer);
     }

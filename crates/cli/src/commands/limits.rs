@@ -48,8 +48,7 @@ fn changed(now: ShareSettings, limits: &Limits) -> ShareSettings {
         unset(&mut new, *name);
     }
     let millis = |burst: Duration| u64::try_from(burst.as_millis()).unwrap_or(u64::MAX);
-    let device =
-        |slots: f64, burst: Option<Duration>| DeviceTime { slots, burst_ms: burst.map(millis) };
+    let device = |slots: f64, burst: Option<Duration>| DeviceTime { slots, burst_ms: burst.map(millis) };
     let rate = |per_second| RequestRate { per_second, burst: limits.burst };
     ShareSettings {
         organisation: limits.organisation.clone().or(new.organisation),
@@ -145,7 +144,9 @@ fn title(subject: &ShareSubject) -> String {
         ShareKind::Organisation => format!("organisation {}", organisation()),
         ShareKind::Tenant => format!("tenant {tenant}"),
         ShareKind::Deployment => format!("tenant {tenant} calling {}", subject.model.as_deref().unwrap_or_default()),
-        ShareKind::Key => format!("tenant {tenant} with {}", subject.key.map(|key| key.to_string()).unwrap_or_default()),
+        ShareKind::Key => {
+            format!("tenant {tenant} with {}", subject.key.map(|key| key.to_string()).unwrap_or_default())
+        }
     }
 }
 

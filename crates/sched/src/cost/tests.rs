@@ -71,3 +71,10 @@ fn what_was_never_or_long_not_seen_is_stale() {
     assert!(!cell(&costs).is_stale(at(5_000)));
     assert!(cell(&costs).is_stale(at(5_001)));
 }
+
+#[test]
+fn one_dear_first_batch_is_forgotten_at_once() {
+    let costs = after([(1, 500_000)].into_iter().chain((0..5).map(|_| (1, 5_000))));
+    let median = cell(&costs).median_ns(1);
+    assert!((5_000_000..9_000_000).contains(&median), "{median}");
+}

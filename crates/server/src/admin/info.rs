@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings, TenantId,
-    TenantName, VersionId,
+    DeploymentId, Digest, KeyId, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings,
+    TenantId, TenantName, VersionId,
 };
 
 use crate::{Role, Sharing};

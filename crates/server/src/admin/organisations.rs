@@ -69,10 +69,9 @@ pub(super) fn name_of(routing: &Routing, id: OrganisationId) -> Option<Organisat
 
 fn info(routed: &RoutedOrganisation, routing: &Routing) -> OrganisationInfo {
     let organisation = &routed.organisation;
-    let members = routing
-        .tenants
-        .values()
-        .filter(|tenant| tenant.share.as_ref().is_some_and(|share| share.settings.organisation == Some(organisation.id)));
+    let members = routing.tenants.values().filter(|tenant| {
+        tenant.share.as_ref().is_some_and(|share| share.settings.organisation == Some(organisation.id))
+    });
     let mut tenants: Vec<_> = members.map(|tenant| (*tenant.name).clone()).collect();
     tenants.sort_unstable();
     OrganisationInfo {

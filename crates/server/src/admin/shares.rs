@@ -59,10 +59,8 @@ impl Server {
         let deployments = deployments
             .into_iter()
             .map(|(model, share)| found(SharePlace::Deployment { tenant: tenant.clone(), model }, share));
-        let keys = routed
-            .keys
-            .iter()
-            .map(|(key, share)| found(SharePlace::Key { tenant: tenant.clone(), key: *key }, share));
+        let keys =
+            routed.keys.iter().map(|(key, share)| found(SharePlace::Key { tenant: tenant.clone(), key: *key }, share));
         let all = std::iter::once(own).chain(deployments).chain(keys);
         Ok(all.map(|found| self.share_info(&routing, found)).collect())
     }

@@ -14,7 +14,8 @@ use tenantry_sched::Policy;
 
 pub use reference::reference;
 pub use settings::{
-    HttpSettings, Limits, LogFormat, LogSettings, SchedulerSettings, Settings, SettingsError, SlotGroupSettings, WorkerSettings,
+    HttpSettings, Limits, LogFormat, LogSettings, SchedulerSettings, Settings, SettingsError, SlotGroupSettings,
+    WorkerSettings,
 };
 pub use units::{ByteSize, Span, UnitError};
 

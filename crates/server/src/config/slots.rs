@@ -71,7 +71,8 @@ pub(super) fn layout(
         return Err(SettingsError { key: "workers.slot_cores", problem });
     }
     // From the end, because interrupts and whatever else the machine does favour its first processors.
-    let cores: Vec<Vec<usize>> = processors.numbers.rchunks_exact(width).take(slots.into()).map(<[usize]>::to_vec).collect();
+    let cores: Vec<Vec<usize>> =
+        processors.numbers.rchunks_exact(width).take(slots.into()).map(<[usize]>::to_vec).collect();
     let is_pinned = cores.len() == usize::from(slots);
     Ok(Layout { slots, cores: if is_pinned { cores } else { Vec::new() } })
 }

@@ -27,14 +27,7 @@ impl Setup {
 
     fn take_at(&self, content_length: Option<u64>, now_ms: u64) -> Result<Permit, ServiceError> {
         let now = MonotonicTime::from_nanos(now_ms * 1_000_000);
-        Permit::take(
-            &self.tenant,
-            self.narrow.clone(),
-            &self.server,
-            self.limits.max_bodies_bytes,
-            content_length,
-            now,
-        )
+        Permit::take(&self.tenant, self.narrow.clone(), &self.server, self.limits.max_bodies_bytes, content_length, now)
     }
 
     fn is_empty(&self) -> bool {
@@ -179,7 +172,10 @@ fn requests_per_second_are_bounded_and_the_hint_is_exact() {
 #[test]
 fn a_deployments_and_a_keys_gates_hold_beside_the_tenants_and_a_refusal_takes_nothing() {
     let rate = |own: &mut ShareSettings| own.request_rate = Some(RequestRate { milli_per_second: 1_000, burst: 1 });
-    let mut setup = Setup::with(|_| {}, &settings(|own| own.request_rate = Some(RequestRate { milli_per_second: 1_000, burst: 2 })));
+    let mut setup = Setup::with(
+        |_| {},
+        &settings(|own| own.request_rate = Some(RequestRate { milli_per_second: 1_000, burst: 2 })),
+    );
     let narrow = |change: fn(&mut ShareSettings)| Arc::new(Gate::new("this key", &settings(change), Arc::default()));
     setup.narrow = [narrow(|own| own.max_requests = Some(1)), narrow(rate)].into_iter().collect();
     let first = setup.take(None).unwrap();

@@ -12,8 +12,8 @@ use tenantry_types::{
 };
 
 use super::{
-    RoutedDeployment, RoutedKey, RoutedModel, RoutedOrganisation, RoutedShare, RoutedState, RoutedTenant, RoutedVersion,
-    Routing, Servable, key,
+    RoutedDeployment, RoutedKey, RoutedModel, RoutedOrganisation, RoutedShare, RoutedState, RoutedTenant,
+    RoutedVersion, Routing, Servable, key,
 };
 use crate::config::Limits;
 use crate::limits::{Gate, TenantGate};
@@ -152,12 +152,15 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
 impl RoutedTenant {
     /// Whether these are the settings it has.
     fn has_settings(&self, records: &[ShareRecord]) -> bool {
-        let own = self.share.iter().chain(self.deployments.values().chain(self.keys.values()).map(|share| &share.record));
+        let own =
+            self.share.iter().chain(self.deployments.values().chain(self.keys.values()).map(|share| &share.record));
         own.count() == records.len()
             && records.iter().all(|record| match record.subject {
                 ShareSubject::Organisation(_) => false,
                 ShareSubject::Tenant(_) => self.share.as_ref() == Some(record),
-                ShareSubject::Deployment(_, id) => self.deployments.get(&id).is_some_and(|known| known.record == *record),
+                ShareSubject::Deployment(_, id) => {
+                    self.deployments.get(&id).is_some_and(|known| known.record == *record)
+                }
                 ShareSubject::Key(_, id) => self.keys.get(&id).is_some_and(|known| known.record == *record),
             })
     }

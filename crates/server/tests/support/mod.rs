@@ -47,10 +47,7 @@ impl World {
     pub(crate) async fn start_in(folder: &Path, change: impl FnOnce(&mut Limits)) -> Self {
         let store = open_store(folder).await;
         let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
-        let config = NodeConfig {
-            slots: 2,
-            ..NodeConfig::small(worker_binary(), runtime_library())
-        };
+        let config = NodeConfig { slots: 2, ..NodeConfig::small(worker_binary(), runtime_library()) };
         let node = Node::start(config, spawner, exits).unwrap();
         let mut limits = Limits::defaults();
         change(&mut limits);

@@ -12,6 +12,8 @@ use crate::scenario::{Fault, Scenario};
 /// What a load is expected to take before one was measured, as on the server.
 const UNKNOWN_LOAD: Duration = Duration::from_millis(100);
 
+/// How often it is looked for models that are asked for and not loaded, as a server's reconciler does.
+const PLAN_EVERY: Duration = Duration::from_millis(1);
 /// Loads that wait for one worker.
 const MAX_LOADS_ON_THEIR_WAY: usize = 8;
 
@@ -151,11 +153,23 @@ impl World<'_> {
         self.happened.push(Event::ReplicaUp { replica, placement, worker: worker.id });
     }
 
-    /// What the planner and the reconciler do on a server: loads what is asked for, unloads what was not used for longest.
-    pub(super) fn load_what_is_missing(&mut self) {
-        if !self.machine.may_miss {
+    /// Looks for what is not loaded, unless that was just done; then it is done again soon.
+    pub(super) fn plan(&mut self) {
+        if !self.machine.may_miss || self.requests.is_empty() {
             return;
         }
+        let due_ns = self.planned_ns.map_or(0, |planned_ns| planned_ns + nanos(PLAN_EVERY));
+        if self.now_ns >= due_ns {
+            self.planned_ns = Some(self.now_ns);
+            self.load_what_is_missing();
+        } else if self.plans_ns.is_none() {
+            self.plans_ns = Some(due_ns);
+            self.at(due_ns, What::Plans);
+        }
+    }
+
+    /// What the planner and the reconciler do on a server: loads what is asked for, unloads what was not used for longest.
+    fn load_what_is_missing(&mut self) {
         // A load that was refused or dropped is asked for again.
         let loads = &self.loads;
         self.machine.loading.retain(|_, (task, _)| loads.contains_key(task));

@@ -15,7 +15,13 @@ use crate::support::{
 };
 
 fn deploy(version: u32) -> DeploymentChange {
-    DeploymentChange { version: Some(version), min_replicas: 0, max_replicas: 1, idle_after_ms: None, default_timeout_ms: None }
+    DeploymentChange {
+        version: Some(version),
+        min_replicas: 0,
+        max_replicas: 1,
+        idle_after_ms: None,
+        default_timeout_ms: None,
+    }
 }
 
 pub(crate) async fn a_model_is_created_once_with_its_deployment(backend: Shared) {
@@ -232,7 +238,13 @@ pub(crate) async fn a_deployment_changes_by_compare_and_set(backend: Shared) {
 
     let back = store.set_deployment(mine.id, 2, deploy(1)).await.unwrap();
     assert_eq!((back.generation, back.version, back.previous), (3, Some(1), Some(2)));
-    let change = DeploymentChange { min_replicas: 1, max_replicas: 4, idle_after_ms: Some(5), default_timeout_ms: Some(9), ..deploy(1) };
+    let change = DeploymentChange {
+        min_replicas: 1,
+        max_replicas: 4,
+        idle_after_ms: Some(5),
+        default_timeout_ms: Some(9),
+        ..deploy(1)
+    };
     let same = store.set_deployment(mine.id, 3, change).await.unwrap();
     assert_eq!((same.generation, same.previous, same.min_replicas, same.max_replicas), (4, Some(2), 1, 4));
     let off = store.set_deployment(mine.id, 4, DeploymentChange { version: None, ..change }).await.unwrap();

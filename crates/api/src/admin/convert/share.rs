@@ -26,10 +26,7 @@ fn parts(field: &str, value: f64, per: f64, most: u64) -> Result<u64, ServiceErr
 
 fn device(field: &str, time: types::DeviceTime, default_burst_ms: u64) -> Result<DeviceRate, ServiceError> {
     let ppm = parts(field, time.slots, 1e6, u32::MAX.into())?;
-    Ok(DeviceRate {
-        ppm: u32::try_from(ppm).unwrap_or(u32::MAX),
-        burst_ms: time.burst_ms.unwrap_or(default_burst_ms),
-    })
+    Ok(DeviceRate { ppm: u32::try_from(ppm).unwrap_or(u32::MAX), burst_ms: time.burst_ms.unwrap_or(default_burst_ms) })
 }
 
 fn rate(rate: types::RequestRate) -> Result<RequestRate, ServiceError> {
@@ -150,11 +147,9 @@ impl From<values::SharePlace> for types::ShareSubject {
                 Self { organisation: Some(organisation), ..none(types::ShareKind::Organisation) }
             }
             values::SharePlace::Tenant(tenant) => Self { tenant: Some(tenant), ..none(types::ShareKind::Tenant) },
-            values::SharePlace::Deployment { tenant, model } => Self {
-                tenant: Some(tenant),
-                model: Some(model.to_string()),
-                ..none(types::ShareKind::Deployment)
-            },
+            values::SharePlace::Deployment { tenant, model } => {
+                Self { tenant: Some(tenant), model: Some(model.to_string()), ..none(types::ShareKind::Deployment) }
+            }
             values::SharePlace::Key { tenant, key } => {
                 Self { tenant: Some(tenant), key: Some(key), ..none(types::ShareKind::Key) }
             }
