@@ -23,7 +23,7 @@ const UNKNOWN_TAIL: f64 = 2.0;
 const ENOUGH: usize = 8;
 /// After this long without a finished batch nothing is refused or dropped for what it is expected to take: somebody has
 /// to find out whether the expectation still holds.
-const STALE_AFTER: Duration = Duration::from_secs(5);
+const STALE_AFTER: Duration = Duration::from_secs(1);
 
 /// What a batch is expected to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

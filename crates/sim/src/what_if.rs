@@ -201,6 +201,9 @@ pub fn scenario(trace: &Trace, file: &Tenants, overrides: Overrides) -> Result<S
     if let Some(window) = file.scheduler.window {
         world.config.tuning.window = window.0;
     }
+    if let Some(window) = file.scheduler.fill_window {
+        world.config.tuning.fill_window = window.0;
+    }
     for slot in &mut world.slots {
         slot.suspendable = file.slots.suspend;
     }

@@ -165,7 +165,8 @@ impl Answer {
     /// The text of an error, whose form is checked.
     pub(crate) fn error(&self) -> String {
         let body = self.json();
-        assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
+        // A refusal says why in a word for programs, too.
+        assert_eq!(body.as_object().unwrap().len(), if body["reason"].is_string() { 4 } else { 3 }, "{body}");
         assert!(body["code"].is_string(), "{body}");
         assert_eq!(body["request_id"].as_str(), self.header("x-request-id"), "{body}");
         body["error"].as_str().unwrap().to_owned()

@@ -68,8 +68,8 @@ fn a_step_is_learned_within_fifty_batches() {
 #[test]
 fn what_was_never_or_long_not_seen_is_stale() {
     let costs = after([(1, 1_000)]);
-    assert!(!cell(&costs).is_stale(at(5_000)));
-    assert!(cell(&costs).is_stale(at(5_001)));
+    assert!(!cell(&costs).is_stale(at(1_000)));
+    assert!(cell(&costs).is_stale(at(1_001)));
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct PairGap {
     pub tenants: (TenantId, TenantId),
     /// The largest difference of service over weight in any interval.
     pub gap: f64,
-    /// `2T + (D + 1)(c_i/w_i + c_j/w_j)`, with D slots, and c the largest charge of one batch.
+    /// `2T + (D + 1)(c_i/w_i + c_j/w_j)`, with T the larger window, D slots, and c the largest charge of one batch.
     pub bound: f64,
     /// The longest time both had work without a break.
     pub lasted: f64,
@@ -142,7 +142,7 @@ impl Gaps {
     }
 
     pub(crate) fn pairs(&self, tuning: &Tuning) -> Vec<PairGap> {
-        let window = tuning.window.as_secs_f64();
+        let window = ahead(tuning);
         let pair = |(&(one, other), range): (&(TenantId, TenantId), &Range)| {
             let (first, second) = (self.tenants.get(&one)?, self.tenants.get(&other)?);
             let slots = f64::from(first.slots.max(second.slots).max(1));
@@ -160,10 +160,14 @@ impl Gaps {
         let largest = self.tenants.values().map(|tenant| tenant.largest).fold(0.0, f64::max);
         // Each of the others receives at most its weight's part of the window, one charge before it and one a slot after it.
         let others = self.tenants.len() as f64 * largest * (slots + 1.0);
-        let bound =
-            (tuning.window.as_secs_f64() * weights + others) / slots + tuning.quantum.as_secs_f64().max(largest);
+        let bound = (ahead(tuning) * weights + others) / slots + tuning.quantum.as_secs_f64().max(largest);
         (longest, bound)
     }
+}
+
+/// How far ahead somebody may be served out of turn: for a deadline, or to fill a batch.
+fn ahead(tuning: &Tuning) -> f64 {
+    tuning.window.max(tuning.fill_window).as_secs_f64()
 }
 
 fn ordered(one: TenantId, other: TenantId) -> (TenantId, TenantId) {

@@ -16,7 +16,7 @@ pub(super) fn run(quick: bool) -> Findings {
     found.line(
         "of 4 ms + 0.5 ms a row. Gap: the largest difference of service/weight of any two over any interval, seconds",
     );
-    found.line("of device time. Bound (P2): 2T + (D+1)(c_i/w_i + c_j/w_j). A gap that doubles with the time drifts.");
+    found.line("of device time. Bound (P2): 2T + (D+1)(c_i/w_i + c_j/w_j), T the window for filling batches. A gap that doubles drifts.");
     found.line("");
     found.line(format!(
         "{:<16} {:>5} {:>7} {:>12} {:>12} {:>9} {:>7} {:>9} {:>7} {:>10}",

@@ -24,6 +24,7 @@ pub struct TenantsError(#[from] toml::de::Error);
 /// policy = "fair"            # fair | fifo | round-robin | strict-priority
 /// quantum = "20ms"
 /// window = "100ms"
+/// fill_window = "1s"
 ///
 /// [models."platform/files"]  # what its runs cost; without it, what the trace says they took
 /// fixed = "2ms"
@@ -88,6 +89,8 @@ pub struct SchedulerTable {
     pub quantum: Option<Span>,
     /// T.
     pub window: Option<Span>,
+    /// T for filling batches.
+    pub fill_window: Option<Span>,
 }
 
 /// What a model's runs cost.

@@ -35,6 +35,9 @@ fn the_fair_policy_gives_equal_time_to_unequal_clients() {
     assert_clean(&report, &auditor);
     assert!(evenness(&report) > 0.995, "{}", evenness(&report));
     assert_eq!(auditor.gaps().len(), 6);
+    // The bound allows for the window; without an adversary that uses it, a quarter of that is enough.
+    let worst = auditor.worst_gap().unwrap();
+    assert!(worst.gap < 0.5, "{worst:?}");
     assert!(auditor.gaps().iter().all(|gap| gap.lasted > 15.0), "somebody ran out of work: {:?}", auditor.gaps());
 }
 
@@ -50,7 +53,7 @@ fn fifo_and_round_robin_and_counting_requests_do_not() {
         world.count_not_time = count_not_time;
         let (report, auditor) = audit(&world);
         let gap = auditor.worst_gap().unwrap();
-        assert!(gap.part() > 2.0, "{name} keeps the bound: {gap:?}");
+        assert!(gap.gap > gap.bound, "{name} keeps the bound: {gap:?}");
         assert!(evenness(&report) < 0.9, "{name} is even: {}", evenness(&report));
     }
 }
@@ -84,7 +87,7 @@ fn silence_banks_no_credit() {
     // In the 40 s since it woke it has a quarter, and no more than the bound beyond.
     let gap = auditor.worst_gap().unwrap();
     let received = report.tenants[3].charged_ns as f64 / 1e9;
-    assert!(received <= 10.0 + gap.bound && received >= 10.0 - gap.bound, "{received} s of 40 s");
+    assert!((received - 10.0).abs() < 0.5 && gap.gap < 0.5, "{received} s of 40 s");
 }
 
 /// A world whose first tenant can be given more.

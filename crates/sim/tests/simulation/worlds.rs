@@ -105,6 +105,7 @@ pub(crate) fn any_world(seed: u64) -> Scenario {
     world.config.max_queued_tasks = usize::try_from(random.between(10, 2000)).unwrap();
     world.config.max_queued_tasks_per_tenant = usize::try_from(random.between(5, 1000)).unwrap();
     world.config.tuning.window = milliseconds(&mut random, 0, 200);
+    world.config.tuning.fill_window = milliseconds(&mut random, 0, 1000);
     world.config.tuning.suspend_limit = milliseconds(&mut random, 20, 2000);
     world.workers_per_domain = usize::try_from(random.below(3)).unwrap();
     for slot in &mut world.slots {
