@@ -38,6 +38,8 @@ pub(crate) struct Reserve {
     /// The slot on which its rate was found room. None for a class's floor, and where slots are missing.
     pub(crate) home: Option<SlotId>,
     tail_ns: u64,
+    /// Of the time up to `tail_ns` what was not used by the reservation: its tasks were served by weight, or went away.
+    spare_ns: u64,
     /// What was asked for, as the instant by which the rate will have served it: who asks for no more than the burst ahead
     /// of now is within the reservation.
     asked_up_to_ns: u64,
@@ -89,6 +91,11 @@ impl Reserves {
         self.reserves.get_mut(id)
     }
 
+    /// Whether it is the floor of a class.
+    pub(crate) fn is_floor(&self, id: ReserveId) -> bool {
+        self.reserves.get(id).is_some_and(|reserve| matches!(reserve.key, Key::BestEffort(_)))
+    }
+
     pub(crate) fn find(&self, key: &Key) -> Option<ReserveId> {
         self.index.get(key).copied()
     }
@@ -107,6 +114,7 @@ impl Reserves {
                 guaranteed,
                 home: None,
                 tail_ns: 0,
+                spare_ns: 0,
                 asked_up_to_ns: 0,
                 queue: BTreeMap::new(),
                 pending: None,
@@ -125,17 +133,16 @@ impl Reserves {
         id
     }
 
-    /// Drops a reservation; answers the tasks that had a tag of it.
-    pub(crate) fn remove(&mut self, key: &Key) -> Vec<Sequence> {
-        let Some(id) = self.index.remove(key) else { return Vec::new() };
-        let Some(reserve) = self.reserves.try_remove(id) else { return Vec::new() };
+    /// Drops a reservation. No task may keep a tag of it.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        let Some(id) = self.index.remove(key) else { return };
+        let Some(reserve) = self.reserves.try_remove(id) else { return };
         if let Some(finish) = reserve.pending {
             self.pending.remove(&(reserve.group, finish, id));
         }
         if let Some(home) = reserve.home.and_then(|home| self.homes.get_mut(&home)) {
             home.retain(|&known| known != id);
         }
-        reserve.queue.into_keys().map(|(_, sequence)| sequence).collect()
     }
 
     /// Finds each reservation a home among the slots of its group: largest first, where it was if there is room.
@@ -177,6 +184,10 @@ impl Reserves {
         let now_ns = now.as_nanos();
         let reserve = self.reserves.get_mut(id)?;
         let needs_ns = reserve.time_for(cost_ns);
+        if reserve.tail_ns <= now_ns {
+            // All of it is past: nothing is left to be forgiven.
+            reserve.spare_ns = 0;
+        }
         let eligible_ns = reserve.tail_ns.max(now_ns);
         let finish_ns = eligible_ns.saturating_add(needs_ns);
         reserve.tail_ns = finish_ns;
@@ -281,19 +292,32 @@ impl Reserves {
         room
     }
 
-    /// Spare time that was used is not held against a reservation: when nothing of it waits, its next task is eligible at
-    /// once, if every other reservation of the slot can still be kept. `at`: when the slot will be free.
+    /// A task waits no more, and the reservation did not serve it: its weight did, or nobody. See [`Reserves::forgive`].
+    pub(crate) fn spare(&mut self, tag: Tag) {
+        if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
+            reserve.spare_ns = reserve.spare_ns.saturating_add(tag.finish_ns - tag.eligible_ns);
+        }
+    }
+
+    /// What the reservation did not serve is not held against it: when nothing of it waits, its next task is eligible by as
+    /// much sooner, if every other reservation of the slot can still be kept. What it did serve stays counted, or a caller
+    /// that sends one task after the other would have the machine for itself. `at`: when the slot will be free.
     pub(crate) fn forgive(&mut self, id: ReserveId, now: MonotonicTime, at: MonotonicTime, quantum: Duration) {
         let Some(reserve) = self.reserves.get_mut(id) else { return };
-        if !reserve.queue.is_empty() || reserve.tail_ns <= now.as_nanos() {
+        if !reserve.queue.is_empty() {
             return;
         }
-        let old = std::mem::replace(&mut reserve.tail_ns, now.as_nanos());
+        let spare_ns = std::mem::take(&mut reserve.spare_ns);
+        let old = reserve.tail_ns;
+        reserve.tail_ns = old.saturating_sub(spare_ns).max(now.as_nanos()).min(old);
+        if reserve.tail_ns == old {
+            return;
+        }
         let home = reserve.home;
         let alone = home.is_none_or(|home| self.at(home).len() <= 1);
         let kept = alone || home.is_some_and(|home| self.room(home, at, quantum, &[], &|_| true) >= 0);
         if !kept && let Some(reserve) = self.reserves.get_mut(id) {
-            reserve.tail_ns = old;
+            (reserve.tail_ns, reserve.spare_ns) = (old, spare_ns);
         }
     }
 }

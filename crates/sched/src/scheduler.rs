@@ -17,7 +17,7 @@ use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, Tas
 
 use crate::admission::{Backlog, Policy, SchedulerConfig, Tuning};
 use crate::cost::{Costs, Estimate};
-use crate::event::{AbortCause, Decision, Event, Phase, Weights};
+use crate::event::{AbortCause, Decision, Event, Weights};
 use crate::fleet::{Slots, Workers};
 use crate::queue::{LineId, Lines, Order, Sequence};
 use crate::reserve::{Reserves, Tag};
@@ -133,7 +133,10 @@ struct Running {
     cost: Duration,
     /// What it is expected to take.
     estimate_ns: u64,
-    phase: Phase,
+    /// What it will hardly exceed.
+    upper_ns: u64,
+    /// It is not suspended while it takes no longer than that.
+    is_kept: bool,
     /// For learning: where its cost belongs, its rows and what its owner expected. None for work that is not learned.
     cell: Option<(PlacementId, u32)>,
     rows: u64,
@@ -159,6 +162,8 @@ struct RunningMember {
     flow: NodeId,
     /// Charged at dispatch.
     charged_ns: u64,
+    /// It was charged against its weight's share, too.
+    by_weight: bool,
     sequence: Sequence,
     arrival: MonotonicTime,
     tag: Option<Tag>,
@@ -241,6 +246,8 @@ impl Scheduler {
         for event in events {
             self.apply(event, decisions);
         }
+        // What comes back, or is looked at by another policy, may be too late already.
+        self.fire_timers(decisions);
         self.dispatch(decisions);
         let timer = self.timers.first().map(|&(at, _)| at);
         match (timer, self.next_preemption()) {

@@ -22,6 +22,8 @@ pub(crate) type NodeId = usize;
 pub(crate) type Virtual = i128;
 
 const FRACTION: i128 = 1 << 16;
+/// What a turn counts where turns are counted.
+pub(crate) const TURN: Virtual = FRACTION;
 /// The weight of the best-effort class beside the tenants of the other tiers.
 const BEST_EFFORT_WEIGHT: Weight = Weight::from_milli(10);
 /// Idle nodes beyond the ones in use that are kept before a sweep.
@@ -447,7 +449,7 @@ impl Tree {
         let mut next = Some(flow);
         while let Some(id) = next {
             next = self.nodes.get(id).and_then(|node| node.parent);
-            self.move_virtual(id, FRACTION, 0);
+            self.move_virtual(id, TURN, 0);
         }
     }
 
@@ -457,6 +459,13 @@ impl Tree {
         while let Some(node) = next.and_then(|id| self.nodes.get_mut(id)) {
             node.charged_ns += i128::from(device_ns);
             next = node.parent;
+        }
+    }
+
+    /// Begins to count anew: what one policy counted means nothing to another. No node may be active.
+    pub(crate) fn restart(&mut self) {
+        for (_, node) in &mut self.nodes {
+            (node.v, node.remainder, node.clock) = (0, 0, 0);
         }
     }
 

@@ -7,7 +7,7 @@ use tenantry_types::TaskId;
 use crate::admission::{MAX_RETRY_AFTER, MIN_RETRY_AFTER, Policy};
 use crate::event::{Decision, RejectReason};
 use crate::queue::Sequence;
-use crate::reserve::ReserveId;
+use crate::reserve::{ReserveId, Tag};
 use crate::scheduler::queues::Expected;
 use crate::scheduler::shares::reserve_key_of;
 use crate::scheduler::{Scheduler, Whereabouts, nanos};
@@ -43,6 +43,7 @@ impl Scheduler {
         }
         self.stats.admitted_tasks += 1;
         let sequence = self.take_sequence();
+        self.ensure_floor(task.tenant);
         let tag = self.reserve_of_task(&task).and_then(|reserve| {
             let upper = self.expected(&task).upper;
             self.reserves.tag(reserve, upper, self.now).map(|(tag, _)| tag)
@@ -63,7 +64,10 @@ impl Scheduler {
             decisions.push(Decision::Expire { task: task.id });
         } else if let Some(returning) = returning {
             // Where it was: what was done to it is not held against it.
-            self.enqueue(task, returning.sequence, returning.arrival, returning.tag, true);
+            let belongs =
+                |tag: &Tag| !self.reserves.is_floor(tag.reserve) || self.reserve_of_task(&task) == Some(tag.reserve);
+            let tag = returning.tag.filter(belongs);
+            self.enqueue(task, returning.sequence, returning.arrival, tag, true);
         } else {
             let sequence = self.take_sequence();
             self.enqueue(task, sequence, self.now, None, false);
@@ -86,7 +90,11 @@ impl Scheduler {
                 *cancelled = true;
                 self.stats.cancelled_running_tasks += 1;
             }
-            Some(Whereabouts::Running { .. }) | None => {}
+            Some(Whereabouts::Running { .. }) => {}
+            // One that was to come back does not.
+            None => {
+                self.returning.remove(&id);
+            }
         }
     }
 

@@ -13,14 +13,20 @@ use crate::scheduler::{
 use crate::share::Tier;
 use crate::split::split;
 use crate::task::{Place, TaskKind};
-use crate::tree::virtual_time;
+use crate::tree::{TURN, virtual_time};
 
 impl Scheduler {
     /// Starts the batch of what was picked on a slot.
     pub(super) fn start(&mut self, pick: Pick, slot: SlotId) -> Option<Decision> {
         let chosen = self.fill(pick, slot);
-        if self.policy == Policy::Fair && pick.phase == Phase::Shared {
-            self.tree.advance_clocks(pick.flow, virtual_time(self.tuning.window));
+        let is_kept = self.policy == Policy::Fair && self.is_kept(pick, slot, &chosen);
+        match self.policy {
+            Policy::Fair if pick.phase == Phase::Shared => {
+                self.tree.advance_clocks(pick.flow, virtual_time(self.tuning.window));
+            }
+            // Nobody saves up turns while it has nothing to send.
+            Policy::RoundRobin => self.tree.advance_clocks(pick.flow, TURN),
+            _ => {}
         }
         let mut members: Vec<Waiting> = Vec::with_capacity(chosen.len());
         for sequence in chosen {
@@ -47,7 +53,8 @@ impl Scheduler {
             weights: weights.clone(),
             cost: Duration::ZERO,
             estimate_ns,
-            phase: pick.phase,
+            upper_ns,
+            is_kept,
             cell,
             rows,
             prior_ns: members.iter().map(|member| nanos(member.task.cost)).fold(0, u64::saturating_add),
@@ -65,8 +72,10 @@ impl Scheduler {
         let mut last_deadline = Some(tenantry_types::MonotonicTime::ZERO);
         for (member, charged_ns) in members.iter().zip(charges) {
             let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = member;
+            // Company in a reserved batch that has no reservation itself pays by weight.
+            let by_weight = pick.phase == Phase::Shared || tag.is_none();
             self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
-            self.charge(*flow, i64::try_from(charged_ns).unwrap_or(i64::MAX), pick.phase);
+            self.charge(*flow, i64::try_from(charged_ns).unwrap_or(i64::MAX), by_weight);
             self.tree.count_running(*flow, true);
             running.cost = running.cost.saturating_add(Duration::from_nanos(*cost_ns));
             running.run_limit = running.run_limit.max(task.run_limit);
@@ -81,6 +90,7 @@ impl Scheduler {
                 task: task.id,
                 flow: *flow,
                 charged_ns,
+                by_weight,
                 sequence,
                 arrival: *arrival,
                 tag: *tag,
@@ -92,10 +102,6 @@ impl Scheduler {
         }
         if self.policy == Policy::RoundRobin {
             self.tree.charge_turn(pick.flow);
-        }
-        let ends = self.now.saturating_add(Duration::from_nanos(upper_ns));
-        for tag in members.iter().filter_map(|member| member.tag) {
-            self.reserves.forgive(tag.reserve, self.now, ends, self.tuning.quantum);
         }
         let overrun_at = self.now.saturating_add(running.run_limit);
         running.overrun_at = Some(overrun_at);
@@ -116,6 +122,11 @@ impl Scheduler {
         self.stats.dispatched_tasks += tasks.len() as u64;
         let (worker, phase, run_limit) = (pick.worker, pick.phase, running.run_limit);
         self.running.insert(batch, running);
+        if phase == Phase::Shared {
+            for tag in members.iter().filter_map(|member| member.tag) {
+                self.forgive(tag);
+            }
+        }
         self.tree.sweep();
         Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase })
     }
@@ -137,9 +148,9 @@ impl Scheduler {
             .collect()
     }
 
-    fn charge(&mut self, flow: usize, device_ns: i64, phase: Phase) {
+    fn charge(&mut self, flow: usize, device_ns: i64, by_weight: bool) {
         match self.policy {
-            Policy::Fair => self.tree.charge(flow, device_ns, phase == Phase::Shared, self.now),
+            Policy::Fair => self.tree.charge(flow, device_ns, by_weight, self.now),
             _ => self.tree.count_charge(flow, device_ns),
         }
     }
@@ -179,7 +190,7 @@ impl Scheduler {
         let shares = split(owed_ns, &running.weights);
         for (member, share) in running.members.iter().zip(shares) {
             let correction = i64::try_from(i128::from(share) - i128::from(member.charged_ns)).unwrap_or(i64::MAX);
-            self.charge(member.flow, correction, running.phase);
+            self.charge(member.flow, correction, member.by_weight);
             self.tree.count_running(member.flow, false);
             let cancelled = matches!(self.tasks.remove(&member.task), Some(Whereabouts::Running { cancelled: true }));
             if comes_back && !cancelled {

@@ -14,7 +14,7 @@ use crate::tree::{Key, NodeId, virtual_time};
 
 /// Waiting tasks of one reservation, or urgent ones of one group, that are looked at for one that could start: those
 /// before it wait for a busy worker.
-const LOOKAHEAD: usize = 8;
+pub(super) const LOOKAHEAD: usize = 8;
 /// Tasks of a line that are looked at for each that a batch could still take.
 const FILL_LOOKAHEAD: usize = 4;
 /// Tasks of a flow that may be given up for a larger batch of those behind them.
@@ -51,7 +51,9 @@ impl Scheduler {
                 Some(pick) => {
                     // A worker's memory is warm where it ran last.
                     let warm = self.workers.get(&pick.worker).and_then(|worker| worker.slot);
-                    let warm = warm.filter(|&warm| pick.phase == Phase::Shared && self.slots.is_free(group, warm));
+                    let warm = warm.filter(|&warm| {
+                        pick.phase == Phase::Shared && self.slots.is_free(group, warm) && self.has_room(warm, pick)
+                    });
                     let started = self.start(pick, warm.unwrap_or(slot));
                     // The same slot may still be free.
                     from = if started.is_some() { (group, slot) } else { next };
@@ -80,15 +82,15 @@ impl Scheduler {
             Some(pick) => Some(pick),
             None => self.pick_shared(group),
         }?;
-        if !self.needs_room(slot, pick) {
-            return Some(pick);
-        }
-        // Whatever is reserved must still be in time when this batch is over; otherwise what is reserved goes first.
-        let upper_ns = self.waiting.get(&pick.sequence).map_or(0, |waiting| i128::from(waiting.upper_ns));
-        if upper_ns <= self.room(slot, &[pick.sequence]) {
-            return Some(pick);
-        }
-        self.first_reserved_at(slot).or(Some(pick))
+        if self.has_room(slot, pick) { Some(pick) } else { self.first_reserved_at(slot).or(Some(pick)) }
+    }
+
+    /// Whether all that is reserved on a slot will still be in time when the batch of what was picked is over; otherwise
+    /// what is reserved goes first.
+    fn has_room(&self, slot: SlotId, pick: Pick) -> bool {
+        let upper_ns = || self.waiting.get(&pick.sequence).map_or(0, |waiting| i128::from(waiting.upper_ns));
+        let is_bound = self.policy == Policy::Fair && self.needs_room(slot, pick);
+        !is_bound || upper_ns() <= self.room(slot, &[pick.sequence])
     }
 
     fn pick_shared(&mut self, group: SlotGroup) -> Option<Pick> {
@@ -143,15 +145,18 @@ impl Scheduler {
     }
 
     /// The reserved task that is to run on a slot now: eligible, in the order of F, the slot's own reservations first.
-    fn pick_reserved(&self, group: SlotGroup, slot: SlotId, only_guaranteed: bool) -> Option<Pick> {
+    /// `is_above`: something lies suspended there, so that what begins cannot be suspended itself. Only a guarantee may
+    /// take as long as it likes then, and what the slot keeps if it leaves all the others in time.
+    fn pick_reserved(&self, group: SlotGroup, slot: SlotId, is_above: bool) -> Option<Pick> {
         let mut elsewhere = None;
         for id in self.reserves.pending(group) {
             let Some(reserve) = self.reserves.get(id) else { continue };
             let is_home = reserve.home == Some(slot);
-            if (only_guaranteed && !reserve.guaranteed) || (!is_home && elsewhere.is_some()) {
+            if !is_home && elsewhere.is_some() {
                 continue;
             }
-            let found = self.first_of(reserve, true);
+            let is_allowed = |pick: &Pick| !is_above || reserve.guaranteed || (is_home && self.has_room(slot, *pick));
+            let found = self.first_of(reserve, true).filter(is_allowed);
             if is_home && found.is_some() {
                 return found;
             }
@@ -189,8 +194,8 @@ impl Scheduler {
 
     /// Whether the length of what starts on a slot matters to what is reserved there. It does not where it would be
     /// suspended: for a guaranteed reservation on a slot that can, unless both need the same worker.
-    /// It is no matter, either, whose own tasks are in the way.
-    fn needs_room(&self, slot: SlotId, pick: Pick) -> bool {
+    /// It is no matter, either, whose own tasks are in the way where nobody else's reservation could suspend them.
+    pub(super) fn needs_room(&self, slot: SlotId, pick: Pick) -> bool {
         let at = self.reserves.at(slot);
         if at.is_empty() {
             return false;
@@ -201,24 +206,28 @@ impl Scheduler {
         }
         let own = self.waiting.get(&pick.sequence).and_then(|waiting| waiting.tag).map(|tag| tag.reserve);
         at.iter()
-            .filter(|&&id| Some(id) != own)
+            .filter(|&&id| Some(id) != own || at.len() > 1)
             .filter_map(|&id| self.reserves.get(id))
             .any(|reserve| !reserve.guaranteed || reserve.worker == Some(pick.worker))
     }
 
     /// How long a batch of these tasks may be on a slot, nanoseconds.
-    fn room(&self, slot: SlotId, batch: &[Sequence]) -> i128 {
+    pub(super) fn room(&self, slot: SlotId, batch: &[Sequence]) -> i128 {
         let gone: SmallVec<[(ReserveId, Sequence, u64); 8]> = batch
             .iter()
             .filter_map(|&sequence| {
                 let tag = self.waiting.get(&sequence)?.tag?;
-                // Only reservations that are kept here.
-                let here = self.reserves.get(tag.reserve)?.home == Some(slot);
-                here.then_some((tag.reserve, sequence, tag.finish_ns))
+                // Those of another slot have to be in time here, too.
+                let is_kept = self.reserves.get(tag.reserve)?.home.is_some();
+                is_kept.then_some((tag.reserve, sequence, tag.finish_ns))
             })
             .collect();
-        // What waits for a busy or missing worker could not run whatever the length.
-        let counts = |reserve: &Reserve| self.first_of(reserve, false).is_some();
+        // What waits for a worker that is missing could not run whatever the length.
+        let counts = |reserve: &Reserve| {
+            let is_served =
+                |sequence| self.waiting.get(&sequence).is_some_and(|waiting| self.is_served(waiting.task.place));
+            reserve.tasks().take(LOOKAHEAD).any(|(_, sequence, _)| is_served(sequence))
+        };
         self.reserves.room(slot, self.now, self.tuning.quantum, &gone, &counts)
     }
 
@@ -233,7 +242,9 @@ impl Scheduler {
         let max_rows = u64::from(batching.max_rows);
         let mut rows = u64::from(anchor.task.rows.max(1));
         if self.policy != Policy::Fair {
-            for (order, member) in line.members().filter(|(order, _)| order.sequence != pick.sequence) {
+            let group = self.tree.group_of(anchor.task.tenant);
+            let others = line.members().filter(|(order, _)| order.sequence != pick.sequence);
+            for (order, member) in others.filter(|(_, member)| self.is_of(member.flow, group)) {
                 rows += u64::from(member.rows);
                 if rows > max_rows {
                     break;
@@ -309,10 +320,11 @@ impl Scheduler {
         let lookahead = FILL_LOOKAHEAD.saturating_mul(usize::try_from(max_rows).unwrap_or(usize::MAX));
         // Each flow is looked up once, however many of its tasks come in a row.
         let mut last: Option<(NodeId, bool)> = None;
+        let group = self.tree.group_of(anchor.task.tenant);
         for (order, member) in line.members().take(lookahead).filter(|(_, member)| member.flow != pick.flow) {
             let may = match last {
                 Some((flow, may)) if flow == member.flow => may,
-                _ => self.tree.is_within(member.flow, window),
+                _ => self.is_of(member.flow, group) && self.tree.is_within(member.flow, window),
             };
             last = Some((member.flow, may));
             if may && !join(order.sequence, member.rows, &mut chosen) {
@@ -320,6 +332,11 @@ impl Scheduler {
             }
         }
         (chosen, limited)
+    }
+
+    /// Whether a flow may use the slots of a group.
+    fn is_of(&self, flow: NodeId, group: SlotGroup) -> bool {
+        matches!(self.tree.get(flow).map(|node| node.key), Some(Key::Flow(tenant, ..)) if self.tree.group_of(tenant) == group)
     }
 
     /// What a batch of so many rows like `task` is expected to take: the middle, and the tail.

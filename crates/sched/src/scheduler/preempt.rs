@@ -7,7 +7,8 @@ use tenantry_types::{MonotonicTime, SlotId, WorkerId};
 use crate::admission::Policy;
 use crate::event::{Decision, Phase};
 use crate::reserve::Reserve;
-use crate::scheduler::{Running, Scheduler, Timer};
+use crate::scheduler::choose::{Chosen, LOOKAHEAD, Pick};
+use crate::scheduler::{Running, Scheduler, Timer, nanos};
 use crate::share::SlotGroup;
 
 impl Scheduler {
@@ -31,7 +32,7 @@ impl Scheduler {
     }
 
     /// The next guaranteed task to suspend something for, and where.
-    fn preemption(&self, group: SlotGroup) -> Option<(super::choose::Pick, SlotId)> {
+    fn preemption(&self, group: SlotGroup) -> Option<(Pick, SlotId)> {
         let guaranteed = |reserve: &&Reserve| reserve.guaranteed && reserve.home.is_some();
         self.reserves.pending(group).filter_map(|id| self.reserves.get(id)).filter(guaranteed).find_map(|reserve| {
             let pick = self.first_of(reserve, true)?;
@@ -49,11 +50,33 @@ impl Scheduler {
         let ends_soon = running.rest(self.now).is_some_and(|rest| rest <= self.tuning.suspend_after);
         slot.suspendable
             && slot.suspended.is_none()
-            && running.phase == Phase::Shared
             && running.worker != worker
             && running.aborted.is_none()
             && self.workers.contains_key(&running.worker)
             && !ends_soon
+            && !(running.is_kept && nanos(running.ran_by(self.now)) <= running.upper_ns)
+    }
+
+    /// Whether a batch that begins is left alone as long as it takes no longer than expected: one of a guarantee that is no
+    /// longer than a quantum; and one that is short enough for all that is reserved on its slot, if a reservation would
+    /// lose by its suspension, because it runs by it or needs its worker back.
+    pub(super) fn is_kept(&self, pick: Pick, slot: SlotId, chosen: &Chosen) -> bool {
+        let Some(anchor) = self.waiting.get(&pick.sequence) else { return false };
+        let rows = chosen.iter().filter_map(|sequence| self.waiting.get(sequence));
+        let rows: u64 = rows.map(|waiting| u64::from(waiting.task.rows.max(1))).sum();
+        let (_, upper_ns) = self.batch_cost(&anchor.task, rows);
+        let own = anchor.tag.filter(|_| pick.phase == Phase::Reserved).and_then(|tag| self.reserves.get(tag.reserve));
+        match own {
+            Some(own) if own.guaranteed => upper_ns <= nanos(self.tuning.quantum),
+            // The floor of a class is nobody's promise in particular.
+            Some(own) => own.home.is_some() && i128::from(upper_ns) <= self.room(slot, chosen),
+            None => {
+                let needs_worker = |reserve: &Reserve| reserve.guaranteed && reserve.worker == Some(pick.worker);
+                let at = self.reserves.at(slot);
+                at.iter().filter_map(|&id| self.reserves.get(id)).any(needs_worker)
+                    && i128::from(upper_ns) <= self.room(slot, chosen)
+            }
+        }
     }
 
     fn suspend(&mut self, slot: SlotId) -> Option<Decision> {
@@ -108,7 +131,7 @@ impl Scheduler {
         let mut next: Option<MonotonicTime> = None;
         let mut sooner = |at: MonotonicTime| next = Some(next.map_or(at, |known| known.min(at)));
         for group in self.slots.groups() {
-            let can_wait = |running: &&Running| running.phase == Phase::Shared && !running.is_suspended;
+            let can_wait = |running: &&Running| !running.is_suspended && running.aborted.is_none();
             let of_group = || self.slots.iter().filter(|(_, slot)| slot.group == group && slot.suspendable);
             let preemptible = || of_group().filter_map(|(_, slot)| self.running.get(&slot.running?)).filter(can_wait);
             if preemptible().next().is_none() {
@@ -116,15 +139,19 @@ impl Scheduler {
             }
             for id in self.reserves.pending(group) {
                 let Some(reserve) = self.reserves.get(id).filter(|reserve| reserve.guaranteed) else { continue };
-                let Some((_, _, eligible_ns)) = reserve.head() else { continue };
-                let eligible = MonotonicTime::from_nanos(eligible_ns);
-                if eligible > self.now {
-                    sooner(eligible);
+                // Not only the first: the worker it needs may be busy, and another's be idle.
+                let eligible = || reserve.tasks().take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
+                if let Some(at) = eligible().find(|&at| at > self.now.as_nanos()) {
+                    sooner(MonotonicTime::from_nanos(at));
+                }
+                if eligible().all(|at| at > self.now.as_nanos()) {
                     continue;
                 }
                 // It waits because what runs was expected to end soon: look again when that is over.
                 for running in preemptible() {
-                    if let Some(rest) = running.rest(self.now) {
+                    let upper = Duration::from_nanos(running.upper_ns);
+                    let kept = upper.checked_sub(running.ran_by(self.now)).filter(|_| running.is_kept);
+                    for rest in running.rest(self.now).into_iter().chain(kept) {
                         sooner(self.now.saturating_add(rest).saturating_add(Duration::from_nanos(1)));
                     }
                 }

@@ -163,6 +163,9 @@ impl Scheduler {
     pub(super) fn withdraw(&mut self, sequence: Sequence) -> Option<TaskId> {
         let waiting = self.strike(sequence)?;
         self.tasks.remove(&waiting.task.id);
+        if let Some(tag) = waiting.tag {
+            self.forgive(tag);
+        }
         Some(waiting.task.id)
     }
 

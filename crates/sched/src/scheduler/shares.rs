@@ -4,7 +4,8 @@ use tenantry_types::{DeploymentId, KeyId, TenantId};
 
 use crate::admission::Policy;
 use crate::queue::Sequence;
-use crate::scheduler::Scheduler;
+use crate::reserve::Tag;
+use crate::scheduler::{Scheduler, nanos};
 use crate::share::{MAX_RESERVED_PER_SLOT, Rate, Reservation, Share, Subject, Tier};
 use crate::tree::Key;
 
@@ -37,6 +38,10 @@ impl Scheduler {
         if self.policy != policy {
             let waiting = self.detach_all();
             self.policy = policy;
+            self.tree.restart();
+            for member in self.running.values_mut().flat_map(|running| &mut running.members) {
+                member.by_weight = false;
+            }
             self.attach_all(&waiting);
         }
     }
@@ -56,6 +61,12 @@ impl Scheduler {
         self.tree.set(subject, share);
         if moves {
             self.tree.rehang();
+            if let Subject::Tenant(tenant) = subject {
+                let reserves = &self.reserves;
+                for waiting in self.waiting.values_mut().filter(|waiting| waiting.task.tenant == tenant) {
+                    waiting.tag = waiting.tag.filter(|tag| !reserves.is_floor(tag.reserve));
+                }
+            }
         }
         self.set_reservation(subject, share.and_then(|share| share.reservation));
         if let Subject::Tenant(tenant) = subject {
@@ -75,24 +86,8 @@ impl Scheduler {
                 self.reserves.set(key, group, reservation, guaranteed);
             }
             None => {
-                for sequence in self.reserves.remove(&key) {
-                    if let Some(waiting) = self.waiting.get_mut(&sequence) {
-                        waiting.tag = None;
-                    }
-                }
-                for running in self.running.values_mut() {
-                    for member in &mut running.members {
-                        if member.tag.is_some_and(|tag| self.reserves.get(tag.reserve).is_none()) {
-                            member.tag = None;
-                        }
-                    }
-                }
-                let reserves = &self.reserves;
-                for returning in self.returning.values_mut() {
-                    if returning.tag.is_some_and(|tag| reserves.get(tag.reserve).is_none()) {
-                        returning.tag = None;
-                    }
-                }
+                self.reserves.remove(&key);
+                self.forget_tags();
             }
         }
     }
@@ -106,6 +101,21 @@ impl Scheduler {
             Key::Root(group) | Key::BestEffort(group) | Key::Organisation(group, _) => return (group, false),
         };
         (self.tree.group_of(tenant), self.tree.tier(tenant, deployment, key) == Tier::Guaranteed)
+    }
+
+    /// Takes their tags from the tasks of reservations that are gone: their numbers come again.
+    fn forget_tags(&mut self) {
+        let reserves = &self.reserves;
+        let is_known = |tag: &Tag| reserves.get(tag.reserve).is_some();
+        for waiting in self.waiting.values_mut() {
+            waiting.tag = waiting.tag.filter(is_known);
+        }
+        for member in self.running.values_mut().flat_map(|running| &mut running.members) {
+            member.tag = member.tag.filter(is_known);
+        }
+        for returning in self.returning.values_mut() {
+            returning.tag = returning.tag.filter(is_known);
+        }
     }
 
     fn refresh_reserves_of(&mut self, tenant: TenantId) {
@@ -128,6 +138,17 @@ impl Scheduler {
         if !self.reserves.is_empty() {
             self.reserves.rehome(&self.slots.by_group(), MAX_RESERVED_PER_SLOT);
         }
+    }
+
+    /// A reserved task waits no more, and not because its reservation served it.
+    pub(super) fn forgive(&mut self, tag: Tag) {
+        self.reserves.spare(tag);
+        let home = self.reserves.get(tag.reserve).and_then(|reserve| self.slots.get(reserve.home?)?.running);
+        let busy_ns = home
+            .and_then(|batch| self.running.get(&batch))
+            .map_or(0, |running| running.upper_ns.saturating_sub(nanos(running.ran_by(self.now))));
+        let at = self.now.saturating_add(std::time::Duration::from_nanos(busy_ns));
+        self.reserves.forgive(tag.reserve, self.now, at, self.tuning.quantum);
     }
 
     /// The best-effort class has its floor from its first task on.

@@ -3,7 +3,7 @@
 //! `UPDATE_GOLDEN=1 cargo test` writes the decisions anew; read the difference before committing it. A line is one of
 //! - `config [policy=P] tasks=N bytes=N per_tenant=N`, first; the policy is fifo where none is named,
 //! - `TIME: EVENT; EVENT; ...`, one poll,
-//! - `show`, the gauges and the demand,
+//! - `show`, the gauges and the demand; `usage`, who was charged what,
 //! - `> ...`, what came of the line before, and `# ...`, a comment.
 
 use std::collections::BTreeMap;
@@ -65,6 +65,8 @@ fn play(name: &str, script: &str) -> String {
         let Some(scheduler) = &mut scheduler else { fail("no config before it") };
         if command == "show" {
             show(scheduler, &mut played);
+        } else if command == "usage" {
+            usage(scheduler, &mut played);
         } else if let Some((time, events)) = command.split_once(':') {
             let events = events.split(';').map(str::trim).filter(|text| !text.is_empty());
             let events: Vec<Event> = events.map(|text| event(text).unwrap_or_else(|| fail("no such event"))).collect();
@@ -119,6 +121,24 @@ fn show(scheduler: &Scheduler, out: &mut String) {
         let oldest = since_start(demand.oldest);
         writeln!(out, "> demand {} waiting {} oldest {oldest:?}", demand.placement, demand.waiting).unwrap();
     }
+}
+
+fn usage(scheduler: &Scheduler, out: &mut String) {
+    for usage in scheduler.usage() {
+        if let Subject::Tenant(of) = usage.subject {
+            let letter =
+                (b'a'..=b'z').find(|&byte| tenant(&char::from(byte).to_string()) == of).map_or('?', char::from);
+            let tenantry_sched::Usage { charged, queued_tasks, running, .. } = usage;
+            writeln!(out, "> {letter} charged {charged:?} queued {queued_tasks} running {running}").unwrap();
+        }
+    }
+    let stats = scheduler.stats();
+    writeln!(
+        out,
+        "> used {:?} wasted {:?}, {} suspensions, {} suspended now",
+        stats.used, stats.wasted, stats.suspensions, stats.suspended_batches
+    )
+    .unwrap();
 }
 
 fn print(decision: &Decision) -> String {

@@ -1,4 +1,4 @@
-//! The scheduler against golden scripts, a naive reference and the properties it promises.
+//! The scheduler against golden scripts, naive references and the properties it promises.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -7,7 +7,12 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod fair;
 mod golden;
 mod ledger;
+mod naive;
+mod promised;
 mod random;
 mod reference;
+mod stage;
+mod storms;

@@ -46,12 +46,12 @@ struct Step {
     happenings: Vec<Happening>,
 }
 
-fn microseconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+pub(crate) fn microseconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     // The smallest is where comparisons go wrong, so it comes more often than it would.
     prop_oneof![1 => Just(Duration::from_micros(range.start)), 8 => range.prop_map(Duration::from_micros)]
 }
 
-fn task() -> impl Strategy<Value = Task> {
+pub(crate) fn task() -> impl Strategy<Value = Task> {
     let place = prop_oneof![
         6 => (1..=PLACEMENTS).prop_map(|id| Place::Placement(PlacementId(id))),
         1 => (1..=WORKERS).prop_map(|id| Place::Worker(WorkerId(id))),
@@ -77,7 +77,7 @@ fn task() -> impl Strategy<Value = Task> {
     )
 }
 
-fn batching() -> impl Strategy<Value = Batching> {
+pub(crate) fn batching() -> impl Strategy<Value = Batching> {
     let max_delay = prop_oneof![Just(Duration::ZERO), microseconds(1..3000)];
     (0u32..6, max_delay).prop_map(|(max_rows, max_delay)| Batching { max_rows, max_delay })
 }
