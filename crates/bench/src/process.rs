@@ -81,9 +81,8 @@ mod tests {
         let before = cpu_time(std::process::id());
         let mut sum = 0_u64;
         while cpu_time(std::process::id()) <= before {
-            sum = sum.wrapping_add(std::hint::black_box(1));
+            sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(sum > 0);
         assert!(private_bytes(std::process::id()).unwrap() > 0);
         assert!(tree(std::process::id()).contains(&std::process::id()));
     }

@@ -47,7 +47,6 @@ struct Batch {
     worker: WorkerId,
     tasks: Vec<TaskId>,
     weights: Vec<u64>,
-    phase: Phase,
     aborted: Option<AbortCause>,
 }
 
@@ -93,6 +92,11 @@ impl Books {
     /// Whether every slot can be suspended.
     pub(crate) fn all_suspendable(&self) -> bool {
         self.slots.values().all(|slot| slot.suspendable)
+    }
+
+    /// Whether any slot can be.
+    pub(crate) fn any_suspendable(&self) -> bool {
+        self.slots.values().any(|slot| slot.suspendable)
     }
 
     /// Takes in one poll; answers the parts of the batches that ended.
@@ -282,7 +286,6 @@ impl Books {
                         if slot.suspendable
                             && slot.running == Some(*batch)
                             && slot.suspended.is_none()
-                            && known.phase == Phase::Shared
                             && known.worker == *worker =>
                     {
                         slot.suspended = slot.running.take();
@@ -392,14 +395,7 @@ impl Books {
         }
         self.batches.insert(
             *batch,
-            Batch {
-                slot: *slot,
-                worker: *worker,
-                tasks: tasks.to_vec(),
-                weights: weights.to_vec(),
-                phase: *phase,
-                aborted: None,
-            },
+            Batch { slot: *slot, worker: *worker, tasks: tasks.to_vec(), weights: weights.to_vec(), aborted: None },
         );
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `F` is computed here from what is promised, not taken from the scheduler: `E = max(tail, arrival)`,
 //! `F = E + u / rate`, where `u` is what the scheduler takes the task to cost at the most when it arrives. Where batches
-//! take longer than that (which a learned tail cannot exclude), the promise is later by as much.
+//! take longer than that (which a learned tail cannot exclude), the promise is later by as much; and where batches are suspended, by the `suspend_after` for which a batch that is nearly done
+//! is not.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ pub(crate) struct Reserved {
     /// The most by which a batch took longer than its upper estimate.
     pub(crate) overshoot_ns: u64,
     quantum_ns: u64,
+    /// What it may cost that a batch that is nearly done is not suspended; zero where nothing is.
+    suspend_after_ns: u64,
     worst: Option<Late>,
     /// Promises broken in the queue: found at once.
     missed: Vec<(MonotonicTime, String)>,
@@ -64,6 +67,9 @@ impl Reserved {
             return;
         }
         self.quantum_ns = u64::try_from(config.tuning.quantum.as_nanos()).unwrap_or(u64::MAX);
+        if books.any_suspendable() {
+            self.suspend_after_ns = u64::try_from(config.tuning.suspend_after.as_nanos()).unwrap_or(0);
+        }
         let used: BTreeMap<BatchId, u64> = parts.iter().fold(BTreeMap::new(), |mut used, part| {
             *used.entry(part.batch).or_default() += part.charged_ns;
             used
@@ -175,7 +181,7 @@ impl Reserved {
     }
 
     pub(crate) fn more_ns(&self) -> u64 {
-        self.longest_ns.saturating_sub(self.quantum_ns)
+        self.longest_ns.saturating_sub(self.quantum_ns) + self.suspend_after_ns
     }
 
     pub(crate) fn check(&mut self, findings: &mut Findings) {

@@ -68,6 +68,23 @@ fn the_gap_of_the_fair_policy_does_not_grow() {
     assert!(long < short * 1.5 + 0.02, "{short} s in 10 s, {long} s in 40 s");
 }
 
+/// Whoever rides in others' batches pays for it: a heavy tenant leaves room in its batches, one of weight 1 fills it all the
+/// time, another of weight 1 has a model of its own.
+#[test]
+fn riding_in_batches_is_not_free() {
+    let mut world = backlogged(Policy::Fair, 1, 0, Duration::from_secs(60));
+    let flood = |clients| Arrivals::ClosedLoop { clients, think: Duration::ZERO };
+    let heavy = world.tenant("heavy", Share { weight: Weight::from_milli(8000), ..Share::default() });
+    world.sources.push(Source { rows: (2, 2), ..Source::new(heavy, 0, flood(8)) });
+    let rider = world.tenant("rider", Share::default());
+    world.sources.push(Source { rows: (2, 2), ..Source::new(rider, 0, flood(64)) });
+    let other = world.tenant("other", Share::default());
+    world.sources.push(Source { rows: (8, 8), ..Source::new(other, 1, flood(64)) });
+    let (report, mut auditor) = audit(&world);
+    auditor.check_gaps();
+    assert_clean(&report, &auditor);
+}
+
 /// P8: whoever was silent for long has nothing saved up.
 #[test]
 fn silence_banks_no_credit() {

@@ -196,3 +196,13 @@ proptest! {
         assert_clean(&report, &auditor);
     }
 }
+
+/// Worlds in which something was found once.
+#[test]
+fn worlds_that_once_went_wrong() {
+    // A wake-up in the past.
+    for seed in [3_698_592_658_961_040_963, 10_612_554_028_416_065_450, 10_612_594_551_786_478_861] {
+        let (report, auditor) = audit(&any_world(seed));
+        assert_clean(&report, &auditor);
+    }
+}
