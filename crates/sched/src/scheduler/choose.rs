@@ -194,7 +194,6 @@ impl Scheduler {
 
     /// Whether the length of what starts on a slot matters to what is reserved there. It does not where it would be
     /// suspended: for a guaranteed reservation on a slot that can, unless both need the same worker.
-    /// It is no matter, either, whose own tasks are in the way where nobody else's reservation could suspend them.
     pub(super) fn needs_room(&self, slot: SlotId, pick: Pick) -> bool {
         let at = self.reserves.at(slot);
         if at.is_empty() {
@@ -204,9 +203,7 @@ impl Scheduler {
         if !suspendable {
             return true;
         }
-        let own = self.waiting.get(&pick.sequence).and_then(|waiting| waiting.tag).map(|tag| tag.reserve);
         at.iter()
-            .filter(|&&id| Some(id) != own || at.len() > 1)
             .filter_map(|&id| self.reserves.get(id))
             .any(|reserve| !reserve.guaranteed || reserve.worker == Some(pick.worker))
     }

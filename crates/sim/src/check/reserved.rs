@@ -1,9 +1,9 @@
 //! P4 and P5: every reserved task ends by `F + Q`, and none within its reservation is refused.
 //!
 //! `F` is computed here from what is promised, not taken from the scheduler: `E = max(tail, arrival)`,
-//! `F = E + u / rate`, where `u` is what the scheduler takes the task to cost at the most when it arrives. Where batches
-//! take longer than that (which a learned tail cannot exclude), the promise is later by as much; and where batches are suspended, by the `suspend_after` for which a batch that is nearly done
-//! is not.
+//! `F = E + u / rate`, where `u` is what the scheduler takes the task to cost at the most when it arrives. Two things make
+//! the promise later: batches that take longer than that, which a learned tail cannot exclude, and, where batches are
+//! suspended, `suspend_after`, for which a batch that is nearly done is not.
 
 use std::collections::BTreeMap;
 
