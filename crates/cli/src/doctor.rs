@@ -22,7 +22,7 @@ use crate::{logs, programs};
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long what a dying worker wrote may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long whoever has our port may take to say who he is.
 const PORT_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use slab::Slab;
 use tenantry_types::{MonotonicTime, SlotId, WorkerId};
 
@@ -47,6 +48,8 @@ pub(crate) struct Reserve {
     queue: BTreeMap<(u64, Sequence), u64>,
     /// INVARIANT: the F of its entry in `Reserves::pending`, if it has one.
     pending: Option<u64>,
+    /// The E of its first waiting task; the end of time where none waits.
+    pub(crate) eligible_ns: u64,
     /// Where its tasks ran last.
     pub(crate) worker: Option<WorkerId>,
 }
@@ -71,7 +74,7 @@ impl Reserve {
 #[derive(Debug, Default)]
 pub(crate) struct Reserves {
     reserves: Slab<Reserve>,
-    index: BTreeMap<Key, ReserveId>,
+    index: FxHashMap<Key, ReserveId>,
     /// Those with waiting tasks, by the F of the first.
     pending: BTreeSet<(SlotGroup, u64, ReserveId)>,
     /// By home.
@@ -118,6 +121,7 @@ impl Reserves {
                 asked_up_to_ns: 0,
                 queue: BTreeMap::new(),
                 pending: None,
+                eligible_ns: u64::MAX,
                 worker: None,
             })
         });
@@ -229,7 +233,9 @@ impl Reserves {
 
     fn settle(&mut self, id: ReserveId) {
         let Some(reserve) = self.reserves.get_mut(id) else { return };
-        let head = reserve.head().map(|(finish, ..)| finish);
+        let first = reserve.head();
+        reserve.eligible_ns = first.map_or(u64::MAX, |(_, _, eligible_ns)| eligible_ns);
+        let head = first.map(|(finish, ..)| finish);
         if head == reserve.pending {
             return;
         }

@@ -38,7 +38,7 @@ pub struct Scheduler {
     tuning: Tuning,
     backlog: Backlog,
     /// The tasks that wait, by arrival. INVARIANT: each is in its line, in `tasks` and counted at its flow.
-    waiting: FxHashMap<Sequence, Waiting>,
+    waiting: FxHashMap<Sequence, Box<Waiting>>,
     /// Every task that waits or runs.
     tasks: FxHashMap<TaskId, Whereabouts>,
     /// Everything that is up and can have a queue: each placement, and each worker for what is pinned to it.
@@ -54,7 +54,8 @@ pub struct Scheduler {
     lines: Lines,
     /// Heads whose place somebody serves, as they are in `ranked` and at their flow.
     heads: FxHashMap<(LineId, NodeId), Head>,
-    /// The heads of each slot group by rank: the latest start under the fair policy, the baseline's order otherwise.
+    /// The heads of each slot group by rank: the latest start under the fair policy (of those that have a deadline), the
+    /// baseline's order otherwise.
     ranked: BTreeSet<(SlotGroup, u64, Order, LineId, NodeId)>,
     reserves: Reserves,
     costs: Costs,
@@ -290,7 +291,7 @@ impl Scheduler {
             let state = self.places.get(&Place::Placement(placement))?;
             let members = state.lines.iter().filter_map(|&line| self.lines.get(line)).flat_map(|line| line.members());
             let oldest = members.map(|(order, _)| order.sequence).min()?;
-            let Waiting { task, arrival, .. } = self.waiting.get(&oldest)?;
+            let Waiting { task, arrival, .. } = &**self.waiting.get(&oldest)?;
             Some(Demand {
                 placement,
                 waiting: count(state.tasks),

@@ -10,16 +10,27 @@ pub fn split(whole: u64, weights: &[u64]) -> SmallVec<[u64; 8]> {
         let ones: SmallVec<[u64; 8]> = weights.iter().map(|_| 1).collect();
         return if ones.is_empty() { ones } else { split(whole, &ones) };
     }
-    let exact = |weight: &u64| u128::from(whole) * u128::from(*weight);
-    let mut parts: SmallVec<[u64; 8]> =
-        weights.iter().map(|weight| u64::try_from(exact(weight) / total).unwrap_or(u64::MAX)).collect();
+    // The quotient and the remainder of each; nearly always 64 bits are enough, and much quicker.
+    let divide = |weight: u64| match (whole.checked_mul(weight), u64::try_from(total)) {
+        (Some(exact), Ok(total)) => (exact / total, u128::from(exact % total)),
+        _ => {
+            let exact = u128::from(whole) * u128::from(weight);
+            (u64::try_from(exact / total).unwrap_or(u64::MAX), exact % total)
+        }
+    };
+    let mut parts = SmallVec::<[u64; 8]>::with_capacity(weights.len());
+    let mut order = SmallVec::<[(u128, usize); 8]>::with_capacity(weights.len());
+    for (index, &weight) in weights.iter().enumerate() {
+        let (part, rest) = divide(weight);
+        parts.push(part);
+        order.push((rest, index));
+    }
     let mut missing = whole.saturating_sub(parts.iter().sum());
     if missing == 0 {
         return parts;
     }
-    let mut order: SmallVec<[usize; 8]> = (0..weights.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(weights.get(*index).map_or(0, |weight| exact(weight) % total)));
-    for index in order {
+    order.sort_unstable_by_key(|&(rest, index)| (std::cmp::Reverse(rest), index));
+    for (_, index) in order {
         if missing == 0 {
             break;
         }

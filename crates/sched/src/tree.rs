@@ -342,9 +342,21 @@ impl Tree {
         self.shift_totals(Some(flow), (1, bytes, cost_ns, 0), add);
     }
 
-    /// Counts a task that begins to run (`add`) or runs no more.
-    pub(crate) fn count_running(&mut self, flow: NodeId, add: bool) {
-        self.shift_totals(Some(flow), (0, 0, 0, 1), add);
+    /// Counts so many tasks of a flow that wait no more and run.
+    pub(crate) fn count_started(&mut self, flow: NodeId, tasks: u32, bytes: u64, cost_ns: u64) {
+        let mut next = Some(flow);
+        while let Some(node) = next.and_then(|id| self.nodes.get_mut(id)) {
+            node.queued = node.queued.saturating_sub(tasks);
+            node.queued_bytes = node.queued_bytes.saturating_sub(bytes);
+            node.queued_cost_ns = node.queued_cost_ns.saturating_sub(cost_ns);
+            node.running += tasks;
+            next = node.parent;
+        }
+    }
+
+    /// Counts so many tasks of a flow that run no more.
+    pub(crate) fn count_done(&mut self, flow: NodeId, tasks: u32) {
+        self.shift_totals(Some(flow), (0, 0, 0, tasks), false);
     }
 
     /// The flow has work that could run.

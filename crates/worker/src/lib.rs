@@ -16,6 +16,7 @@ mod worker;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tenantry_engine::Runtime;
@@ -31,12 +32,14 @@ const EXIT_PROTOCOL: u8 = 76;
 
 /// The body of `tenantry-worker work`: serves frames until the node says `Exit` or is gone.
 pub fn work(library: &Path) -> ExitCode {
-    let worker = match start(library) {
-        Ok(worker) => worker,
-        Err(error) => {
-            eprintln!("{error:#}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
+    let channel = match Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place") {
+        Ok(channel) => channel,
+        Err(error) => return complain(&error),
+    };
+    // Whoever closes the channel is dead to the server, which makes it true at once: first the reason, then the end.
+    let mut worker = match start(library) {
+        Ok((runtime, current)) => Worker::new(channel, runtime, current),
+        Err(error) => return complain(&error),
     };
     match worker.serve() {
         End::Asked => ExitCode::SUCCESS,
@@ -47,9 +50,13 @@ pub fn work(library: &Path) -> ExitCode {
     }
 }
 
-fn start(library: &Path) -> anyhow::Result<Worker> {
-    let channel = Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place")?;
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn start(library: &Path) -> anyhow::Result<(Runtime, Arc<Current>)> {
     let runtime = Runtime::open(library)?;
     directory::enter_empty().context("no empty directory to work in")?;
-    Ok(Worker::new(channel, runtime, Current::new(runtime)?))
+    Ok((runtime, Current::new(runtime)?))
 }

@@ -61,7 +61,7 @@ impl Worker {
     }
 
     /// Serves frames until the node says `Exit` or is gone.
-    pub(crate) fn serve(mut self) -> End {
+    pub(crate) fn serve(&mut self) -> End {
         let ready = FromWorker::Ready {
             protocol: PROTOCOL,
             runtime: self.runtime.version().to_owned(),

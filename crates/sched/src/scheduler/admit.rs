@@ -27,27 +27,27 @@ impl Scheduler {
             self.stats.misuses += 1;
             return;
         }
-        let mut refusal = self.admit(&task);
+        self.ensure_floor(task.tenant);
+        let mut admission = self.admit(&task);
         if let Err((RejectReason::QueueFull | RejectReason::TenantQueueFull | RejectReason::ShareQueueFull, _)) =
-            refusal
+            admission
         {
             // What can start at once makes room, so a burst is refused only for what really has to wait.
             self.dispatch(decisions);
-            refusal = self.admit(&task);
+            admission = self.admit(&task);
         }
-        if let Err((reason, retry_after)) = refusal {
-            self.stats.rejected_tasks += 1;
-            let retry_after = retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
-            decisions.push(Decision::Reject { task: task.id, reason, retry_after });
-            return;
-        }
+        let (reserve, expected) = match admission {
+            Ok(admitted) => admitted,
+            Err((reason, retry_after)) => {
+                self.stats.rejected_tasks += 1;
+                let retry_after = retry_after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER);
+                decisions.push(Decision::Reject { task: task.id, reason, retry_after });
+                return;
+            }
+        };
         self.stats.admitted_tasks += 1;
         let sequence = self.take_sequence();
-        self.ensure_floor(task.tenant);
-        let tag = self.reserve_of_task(&task).and_then(|reserve| {
-            let upper = self.expected(&task).upper;
-            self.reserves.tag(reserve, upper, self.now).map(|(tag, _)| tag)
-        });
+        let tag = reserve.and_then(|reserve| self.reserves.tag(reserve, expected.upper, self.now)).map(|(tag, _)| tag);
         self.enqueue(task, sequence, self.now, tag, false);
     }
 
@@ -98,7 +98,8 @@ impl Scheduler {
         }
     }
 
-    fn admit(&mut self, task: &Task) -> Result<(), Refusal> {
+    /// Its reservation, if it has one, and what it is expected to take.
+    fn admit(&mut self, task: &Task) -> Result<(Option<ReserveId>, Expected), Refusal> {
         let Some(queued_here) = self.places.get(&task.place).map(|state| state.tasks) else {
             return Err((RejectReason::UnknownPlace, self.machine_wait()));
         };
@@ -115,7 +116,7 @@ impl Scheduler {
         let own_most = self.tree.settings(&Subject::Tenant(task.tenant)).and_then(|share| share.max_queued_tasks);
         let room = self.backlog.room_for(task, queued_here, own_most);
         if pinned || !fair {
-            return room.map_err(|reason| (reason, self.machine_wait()));
+            return room.map(|()| (reserve, expected)).map_err(|reason| (reason, self.machine_wait()));
         }
         let flow = self.tree.flow(task.tenant, task.deployment, task.key);
         self.check_shares(task, flow, expected)?;
@@ -134,10 +135,10 @@ impl Scheduler {
             Err(reason) => return Err((reason, self.machine_wait())),
             Ok(()) => {}
         }
-        if within {
-            return Ok(());
+        if !within {
+            self.check_deadline(task, flow, reserve, expected)?;
         }
-        self.check_deadline(task, flow, reserve, expected)
+        Ok((reserve, expected))
     }
 
     /// The settings of everything between the flow and the root.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tenantry_types::{BatchId, SlotId};
 
 use crate::admission::Policy;
@@ -13,7 +14,26 @@ use crate::scheduler::{
 use crate::share::Tier;
 use crate::split::split;
 use crate::task::{Place, TaskKind};
-use crate::tree::{TURN, virtual_time};
+use crate::tree::{NodeId, TURN, virtual_time};
+
+/// What the tasks of a batch owe, by flow.
+#[derive(Debug, Default)]
+struct Owed {
+    /// (flow, by weight, device time, tasks)
+    flows: SmallVec<[(NodeId, bool, i64, u32); 8]>,
+}
+
+impl Owed {
+    fn add(&mut self, flow: NodeId, by_weight: bool, device_ns: i64) {
+        match self.flows.iter_mut().find(|(of, weighs, ..)| (*of, *weighs) == (flow, by_weight)) {
+            Some((_, _, sum, tasks)) => {
+                *sum = sum.saturating_add(device_ns);
+                *tasks += 1;
+            }
+            None => self.flows.push((flow, by_weight, device_ns, 1)),
+        }
+    }
+}
 
 impl Scheduler {
     /// Starts the batch of what was picked on a slot.
@@ -28,10 +48,7 @@ impl Scheduler {
             Policy::RoundRobin => self.tree.advance_clocks(pick.flow, TURN),
             _ => {}
         }
-        let mut members: Vec<Waiting> = Vec::with_capacity(chosen.len());
-        for sequence in chosen {
-            members.extend(self.strike(sequence));
-        }
+        let members = self.strike_batch(&chosen);
         let first = &members.first()?.task;
         let place = first.place;
         let replica = self.places.get(&place)?.replica_in(pick.worker);
@@ -69,14 +86,14 @@ impl Scheduler {
             aborted: None,
         };
         let mut tasks = BatchTasks::with_capacity(members.len());
+        let mut owed = Owed::default();
         let mut last_deadline = Some(tenantry_types::MonotonicTime::ZERO);
         for (member, charged_ns) in members.iter().zip(charges) {
-            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = member;
+            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = &**member;
             // Company in a reserved batch that has no reservation itself pays by weight.
             let by_weight = pick.phase == Phase::Shared || tag.is_none();
             self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
-            self.charge(*flow, i64::try_from(charged_ns).unwrap_or(i64::MAX), by_weight);
-            self.tree.count_running(*flow, true);
+            owed.add(*flow, by_weight, i64::try_from(charged_ns).unwrap_or(i64::MAX));
             running.cost = running.cost.saturating_add(Duration::from_nanos(*cost_ns));
             running.run_limit = running.run_limit.max(task.run_limit);
             let may_end = task.abortable
@@ -99,6 +116,9 @@ impl Scheduler {
             if let Some(reserve) = tag.and_then(|tag| self.reserves.get_mut(tag.reserve)) {
                 reserve.worker = Some(pick.worker);
             }
+        }
+        for (flow, by_weight, device_ns, _) in owed.flows {
+            self.charge(flow, device_ns, by_weight);
         }
         if self.policy == Policy::RoundRobin {
             self.tree.charge_turn(pick.flow);
@@ -133,7 +153,7 @@ impl Scheduler {
 
     /// By what a batch divides its time: the part that does not grow with the rows in equal shares, the rest by rows. So
     /// nobody pays more than what it would have cost alone, as long as joining saves anything.
-    fn weights(&self, members: &[Waiting]) -> Weights {
+    fn weights(&self, members: &[Box<Waiting>]) -> Weights {
         let Some(first) = members.first() else { return Weights::new() };
         let cell = match first.task.place {
             Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, first.task.bucket),
@@ -188,10 +208,10 @@ impl Scheduler {
         // What a reservation's suspension wasted is nobody's fault who waits for it.
         let owed_ns = if comes_back { 0 } else { used_ns };
         let shares = split(owed_ns, &running.weights);
+        let mut owed = Owed::default();
         for (member, share) in running.members.iter().zip(shares) {
             let correction = i64::try_from(i128::from(share) - i128::from(member.charged_ns)).unwrap_or(i64::MAX);
-            self.charge(member.flow, correction, member.by_weight);
-            self.tree.count_running(member.flow, false);
+            owed.add(member.flow, member.by_weight, correction);
             let cancelled = matches!(self.tasks.remove(&member.task), Some(Whereabouts::Running { cancelled: true }));
             if comes_back && !cancelled {
                 if self.returning.len() >= MAX_RETURNING {
@@ -200,6 +220,10 @@ impl Scheduler {
                 let &RunningMember { sequence, arrival, tag, .. } = member;
                 self.returning.insert(member.task, Returning { sequence, arrival, tag });
             }
+        }
+        for (flow, by_weight, device_ns, tasks) in owed.flows {
+            self.charge(flow, device_ns, by_weight);
+            self.tree.count_done(flow, tasks);
         }
         if comes_back {
             self.stats.wasted = self.stats.wasted.saturating_add(used);

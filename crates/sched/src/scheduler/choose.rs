@@ -180,6 +180,9 @@ impl Scheduler {
     /// The first task of a reservation that could start now.
     pub(super) fn first_of(&self, reserve: &Reserve, only_eligible: bool) -> Option<Pick> {
         let now = self.now.as_nanos();
+        if only_eligible && reserve.eligible_ns > now {
+            return None;
+        }
         reserve.tasks().take(LOOKAHEAD).take_while(|&(_, _, e)| !only_eligible || e <= now).find_map(
             |(_, sequence, _)| {
                 let waiting = self.waiting.get(&sequence)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tenantry_types::{MonotonicTime, SlotId, WorkerId};
 
 use crate::admission::Policy;
@@ -18,7 +19,7 @@ impl Scheduler {
         if self.policy != Policy::Fair || !self.reserves.any_pending() {
             return;
         }
-        let groups: smallvec::SmallVec<[SlotGroup; 4]> = self.slots.groups().collect();
+        let groups: SmallVec<[SlotGroup; 4]> = self.slots.groups().collect();
         for group in groups {
             while let Some((pick, slot)) = self.preemption(group) {
                 let Some(suspended) = self.suspend(slot) else { break };
@@ -130,30 +131,38 @@ impl Scheduler {
         }
         let mut next: Option<MonotonicTime> = None;
         let mut sooner = |at: MonotonicTime| next = Some(next.map_or(at, |known| known.min(at)));
+        let now_ns = self.now.as_nanos();
         for group in self.slots.groups() {
-            let can_wait = |running: &&Running| !running.is_suspended && running.aborted.is_none();
-            let of_group = || self.slots.iter().filter(|(_, slot)| slot.group == group && slot.suspendable);
-            let preemptible = || of_group().filter_map(|(_, slot)| self.running.get(&slot.running?)).filter(can_wait);
-            if preemptible().next().is_none() {
+            let preemptible: SmallVec<[&Running; 8]> = self
+                .slots
+                .iter()
+                .filter(|(_, slot)| slot.group == group && slot.suspendable)
+                .filter_map(|(_, slot)| self.running.get(&slot.running?))
+                .filter(|running| !running.is_suspended && running.aborted.is_none())
+                .collect();
+            if preemptible.is_empty() {
                 continue;
             }
+            let mut waits = false;
             for id in self.reserves.pending(group) {
                 let Some(reserve) = self.reserves.get(id).filter(|reserve| reserve.guaranteed) else { continue };
-                // Not only the first: the worker it needs may be busy, and another's be idle.
-                let eligible = || reserve.tasks().take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
-                if let Some(at) = eligible().find(|&at| at > self.now.as_nanos()) {
-                    sooner(MonotonicTime::from_nanos(at));
-                }
-                if eligible().all(|at| at > self.now.as_nanos()) {
+                if reserve.eligible_ns > now_ns {
+                    sooner(MonotonicTime::from_nanos(reserve.eligible_ns));
                     continue;
                 }
-                // It waits because what runs was expected to end soon: look again when that is over.
-                for running in preemptible() {
-                    let upper = Duration::from_nanos(running.upper_ns);
-                    let kept = upper.checked_sub(running.ran_by(self.now)).filter(|_| running.is_kept);
-                    for rest in running.rest(self.now).into_iter().chain(kept) {
-                        sooner(self.now.saturating_add(rest).saturating_add(Duration::from_nanos(1)));
-                    }
+                waits = true;
+                // Not only the first: the worker it needs may be busy, and another's be idle.
+                let mut eligible = reserve.tasks().take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
+                if let Some(at) = eligible.find(|&at| at > now_ns) {
+                    sooner(MonotonicTime::from_nanos(at));
+                }
+            }
+            // It waits because what runs was expected to end soon: look again when that is over.
+            for running in preemptible.iter().filter(|_| waits) {
+                let upper = Duration::from_nanos(running.upper_ns);
+                let kept = upper.checked_sub(running.ran_by(self.now)).filter(|_| running.is_kept);
+                for rest in running.rest(self.now).into_iter().chain(kept) {
+                    sooner(self.now.saturating_add(rest).saturating_add(Duration::from_nanos(1)));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Into the queue and out of it: every structure a waiting task is in, changed in one place.
 
+use smallvec::SmallVec;
 use tenantry_types::{MonotonicTime, TaskId};
 
 use crate::admission::Policy;
@@ -46,12 +47,11 @@ impl Scheduler {
         tag: Option<Tag>,
         was_aborted: bool,
     ) {
-        let id = task.id;
-        let order = Order { key: 0, sequence };
-        let waiting = Waiting {
+        self.tasks.insert(task.id, Whereabouts::Waiting(sequence));
+        let mut waiting = Box::new(Waiting {
             task,
             arrival,
-            order,
+            order: Order { key: 0, sequence },
             flow: 0,
             line: 0,
             cost_ns: 0,
@@ -59,20 +59,25 @@ impl Scheduler {
             give_up: None,
             tag,
             was_aborted,
-        };
+        });
+        self.book(&mut waiting);
         self.waiting.insert(sequence, waiting);
-        self.tasks.insert(id, Whereabouts::Waiting(sequence));
-        self.attach(sequence);
     }
 
     /// Enters a waiting task into every book but `waiting` and `tasks`.
     pub(super) fn attach(&mut self, sequence: Sequence) {
-        let Some(waiting) = self.waiting.get(&sequence) else { return };
-        let expected = self.expected(&waiting.task);
-        let flow = self.tree.flow(waiting.task.tenant, waiting.task.deployment, waiting.task.key);
-        self.ensure_floor(waiting.task.tenant);
-        let Some(waiting) = self.waiting.get_mut(&sequence) else { return };
+        if let Some(mut waiting) = self.waiting.remove(&sequence) {
+            self.book(&mut waiting);
+            self.waiting.insert(sequence, waiting);
+        }
+    }
+
+    fn book(&mut self, waiting: &mut Waiting) {
         let task = &waiting.task;
+        let sequence = waiting.order.sequence;
+        let expected = self.expected(task);
+        let flow = self.tree.flow(task.tenant, task.deployment, task.key);
+        self.ensure_floor(task.tenant);
         let deadline_ns = task.deadline.map(MonotonicTime::as_nanos);
         let key = if self.policy == Policy::Fair { deadline_ns.unwrap_or(u64::MAX) } else { 0 };
         let order = Order { key, sequence };
@@ -85,39 +90,39 @@ impl Scheduler {
                 Tier::BestEffort => 2,
             },
         };
-        waiting.order = order;
-        waiting.flow = flow;
-        waiting.cost_ns = expected.median;
-        waiting.upper_ns = expected.upper;
         let certain = if self.policy == Policy::Fair { expected.certain } else { 0 };
-        waiting.give_up = deadline_ns.map(|deadline| {
+        let give_up = deadline_ns.map(|deadline| {
             // A task that can start at the very last instant may: it is given up after it.
             let latest = deadline.saturating_sub(certain);
             MonotonicTime::from_nanos(if certain == 0 { latest } else { latest.saturating_add(1) })
         });
-        let (place, shape, bytes) = (task.place, task.shape, task.bytes);
-        let (give_up, tag, cost) = (waiting.give_up, waiting.tag, std::time::Duration::from_nanos(expected.median));
-        self.backlog.enter(task, cost);
-        let batching = self.places.get(&place).map_or(crate::Batching::NONE, |state| state.batching);
+        let (place, bytes) = (task.place, task.bytes);
+        self.backlog.enter(task, std::time::Duration::from_nanos(expected.median));
+        let mut batching = crate::Batching::NONE;
+        let state = self.places.get_mut(&place);
+        if let Some(state) = &state {
+            batching = state.batching;
+        }
         let member = Member {
             flow,
             rows: task.rows.max(1),
             release: release(task, expected.upper, waiting.arrival, batching),
             rank,
         };
-        let line = self.lines.push(place, shape, order, member, batching);
-        waiting.line = line;
-        if let Some(at) = give_up {
-            self.timers.insert((at, Timer::Expire(sequence)));
-        }
-        if let Some(tag) = tag {
-            self.reserves.push(tag, sequence);
-        }
-        self.tree.count_queued(flow, bytes, expected.median, true);
-        if let Some(state) = self.places.get_mut(&place) {
+        let line = self.lines.push(place, task.shape, order, member, batching);
+        if let Some(state) = state {
             state.tasks += 1;
             state.lines.insert(line);
         }
+        if let Some(at) = give_up {
+            self.timers.insert((at, Timer::Expire(sequence)));
+        }
+        if let Some(tag) = waiting.tag {
+            self.reserves.push(tag, sequence);
+        }
+        self.tree.count_queued(flow, bytes, expected.median, true);
+        (waiting.order, waiting.flow, waiting.line) = (order, flow, line);
+        (waiting.cost_ns, waiting.upper_ns, waiting.give_up) = (expected.median, expected.upper, give_up);
         self.settle_line(line);
         self.publish(line, flow);
         self.settle_starved(place);
@@ -125,22 +130,34 @@ impl Scheduler {
 
     /// Takes a waiting task out of every book but `waiting` and `tasks`.
     pub(super) fn detach(&mut self, sequence: Sequence) {
-        let Some(waiting) = self.waiting.get(&sequence) else { return };
-        let (line, order, flow, place) = (waiting.line, waiting.order, waiting.flow, waiting.task.place);
+        if let Some(waiting) = self.waiting.remove(&sequence) {
+            self.unbook(&waiting);
+            self.tree.count_queued(waiting.flow, waiting.task.bytes, waiting.cost_ns, false);
+            self.settle_place(waiting.line, waiting.task.place, &[waiting.flow]);
+            self.waiting.insert(sequence, waiting);
+        }
+    }
+
+    /// What concerns this task alone; what concerns its flow and its line is to be settled afterwards.
+    fn unbook(&mut self, waiting: &Waiting) {
         if let Some(at) = waiting.give_up {
-            self.timers.remove(&(at, Timer::Expire(sequence)));
+            self.timers.remove(&(at, Timer::Expire(waiting.order.sequence)));
         }
         if let Some(tag) = waiting.tag {
-            self.reserves.take(tag, sequence);
+            self.reserves.take(tag, waiting.order.sequence);
         }
         self.backlog.leave(&waiting.task, std::time::Duration::from_nanos(waiting.cost_ns));
-        self.tree.count_queued(flow, waiting.task.bytes, waiting.cost_ns, false);
-        self.lines.remove(line, order);
-        if let Some(state) = self.places.get_mut(&place) {
+        self.lines.remove(waiting.line, waiting.order);
+        if let Some(state) = self.places.get_mut(&waiting.task.place) {
             state.tasks = state.tasks.saturating_sub(1);
         }
+    }
+
+    fn settle_place(&mut self, line: LineId, place: Place, flows: &[NodeId]) {
         self.settle_line(line);
-        self.publish(line, flow);
+        for &flow in flows {
+            self.publish(line, flow);
+        }
         let timer = self.lines.get(line).and_then(|line| line.timer);
         if self.lines.forget_if_empty(line) {
             if let Some(at) = timer {
@@ -153,10 +170,43 @@ impl Scheduler {
         self.settle_starved(place);
     }
 
+    /// Takes the tasks of a batch out of every book of waiting ones, and counts them as running.
+    pub(super) fn strike_batch(&mut self, chosen: &[Sequence]) -> Vec<Box<Waiting>> {
+        let mut members: Vec<Box<Waiting>> = Vec::with_capacity(chosen.len());
+        // (tasks, bytes, cost) of each flow.
+        let mut flows = SmallVec::<[NodeId; 8]>::new();
+        let mut totals = SmallVec::<[(u32, u64, u64); 8]>::new();
+        for sequence in chosen {
+            let Some(waiting) = self.waiting.remove(sequence) else { continue };
+            self.unbook(&waiting);
+            let at = flows.iter().position(|&flow| flow == waiting.flow).unwrap_or_else(|| {
+                flows.push(waiting.flow);
+                totals.push((0, 0, 0));
+                totals.len() - 1
+            });
+            if let Some((tasks, bytes, cost_ns)) = totals.get_mut(at) {
+                *tasks += 1;
+                *bytes += waiting.task.bytes;
+                *cost_ns += waiting.cost_ns;
+            }
+            members.push(waiting);
+        }
+        for (&flow, &(tasks, bytes, cost_ns)) in flows.iter().zip(&totals) {
+            self.tree.count_started(flow, tasks, bytes, cost_ns);
+        }
+        if let Some(first) = members.first() {
+            self.settle_place(first.line, first.task.place, &flows);
+        }
+        members
+    }
+
     /// Takes a waiting task out of every book.
-    pub(super) fn strike(&mut self, sequence: Sequence) -> Option<Waiting> {
-        self.detach(sequence);
-        self.waiting.remove(&sequence)
+    fn strike(&mut self, sequence: Sequence) -> Option<Box<Waiting>> {
+        let waiting = self.waiting.remove(&sequence)?;
+        self.unbook(&waiting);
+        self.tree.count_queued(waiting.flow, waiting.task.bytes, waiting.cost_ns, false);
+        self.settle_place(waiting.line, waiting.task.place, &[waiting.flow]);
+        Some(waiting)
     }
 
     /// The same for a task that ends here.
@@ -201,7 +251,9 @@ impl Scheduler {
             return;
         }
         if let Some(Head { group, rank, order }) = known {
-            self.ranked.remove(&(group, rank, order, line, flow));
+            if self.is_ranked(rank) {
+                self.ranked.remove(&(group, rank, order, line, flow));
+            }
             if let Some(node) = self.tree.get_mut(flow) {
                 node.heads.remove(&(order, line));
             }
@@ -213,7 +265,9 @@ impl Scheduler {
                     _ => return,
                 };
                 let head = Head { group, rank: member.rank, order };
-                self.ranked.insert((group, head.rank, order, line, flow));
+                if self.is_ranked(head.rank) {
+                    self.ranked.insert((group, head.rank, order, line, flow));
+                }
                 self.heads.insert((line, flow), head);
                 if let Some(node) = self.tree.get_mut(flow) {
                     node.heads.insert((order, line));
@@ -225,6 +279,11 @@ impl Scheduler {
                 self.tree.deactivate(flow);
             }
         }
+    }
+
+    /// Without a deadline nothing is ever urgent.
+    fn is_ranked(&self, rank: u64) -> bool {
+        self.policy != Policy::Fair || rank != u64::MAX
     }
 
     /// The same for all lines of a place, after somebody began or ceased to serve it.
