@@ -298,10 +298,13 @@ impl Reserves {
         room
     }
 
-    /// A task waits no more, and the reservation did not serve it: its weight did, or nobody. See [`Reserves::forgive`].
-    pub(crate) fn spare(&mut self, tag: Tag) {
+    /// The reservation served a task with so much device time, which is nothing if its weight did, or nobody: what was set
+    /// aside for it beyond that is to spare. See [`Reserves::forgive`].
+    pub(crate) fn spare(&mut self, tag: Tag, used_ns: u64) {
         if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
-            reserve.spare_ns = reserve.spare_ns.saturating_add(tag.finish_ns - tag.eligible_ns);
+            let used_ns = if used_ns == 0 { 0 } else { reserve.time_for(used_ns) };
+            let spare_ns = (tag.finish_ns - tag.eligible_ns).saturating_sub(used_ns);
+            reserve.spare_ns = reserve.spare_ns.saturating_add(spare_ns);
         }
     }
 

@@ -17,7 +17,7 @@ use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, Tas
 
 use crate::admission::{Backlog, Policy, SchedulerConfig, Tuning};
 use crate::cost::{Costs, Estimate};
-use crate::event::{AbortCause, Decision, Event, Weights};
+use crate::event::{AbortCause, Decision, Event, Phase, Weights};
 use crate::fleet::{Slots, Workers};
 use crate::queue::{LineId, Lines, Order, Sequence};
 use crate::reserve::{Reserves, Tag};
@@ -128,6 +128,7 @@ enum Timer {
 struct Running {
     slot: SlotId,
     worker: WorkerId,
+    phase: Phase,
     members: SmallVec<[RunningMember; 8]>,
     weights: Weights,
     /// Sum of the members' estimates: what the batch would cost if joining saved nothing.

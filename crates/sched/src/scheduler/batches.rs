@@ -66,6 +66,7 @@ impl Scheduler {
         let mut running = Running {
             slot,
             worker: pick.worker,
+            phase: pick.phase,
             members: smallvec::SmallVec::with_capacity(members.len()),
             weights: weights.clone(),
             cost: Duration::ZERO,
@@ -144,7 +145,7 @@ impl Scheduler {
         self.running.insert(batch, running);
         if phase == Phase::Shared {
             for tag in members.iter().filter_map(|member| member.tag) {
-                self.forgive(tag);
+                self.forgive(tag, 0);
             }
         }
         self.tree.sweep();
@@ -209,7 +210,7 @@ impl Scheduler {
         let owed_ns = if comes_back { 0 } else { used_ns };
         let shares = split(owed_ns, &running.weights);
         let mut owed = Owed::default();
-        for (member, share) in running.members.iter().zip(shares) {
+        for (member, &share) in running.members.iter().zip(&shares) {
             let correction = i64::try_from(i128::from(share) - i128::from(member.charged_ns)).unwrap_or(i64::MAX);
             owed.add(member.flow, member.by_weight, correction);
             let cancelled = matches!(self.tasks.remove(&member.task), Some(Whereabouts::Running { cancelled: true }));
@@ -224,6 +225,12 @@ impl Scheduler {
         for (flow, by_weight, device_ns, tasks) in owed.flows {
             self.charge(flow, device_ns, by_weight);
             self.tree.count_done(flow, tasks);
+        }
+        if !comes_back && running.phase == Phase::Reserved {
+            // Set aside was what each would hardly exceed.
+            for (tag, share) in running.members.iter().zip(shares).filter_map(|(member, share)| Some((member.tag?, share))) {
+                self.forgive(tag, share);
+            }
         }
         if comes_back {
             self.stats.wasted = self.stats.wasted.saturating_add(used);

@@ -214,7 +214,7 @@ impl Scheduler {
         let waiting = self.strike(sequence)?;
         self.tasks.remove(&waiting.task.id);
         if let Some(tag) = waiting.tag {
-            self.forgive(tag);
+            self.forgive(tag, 0);
         }
         Some(waiting.task.id)
     }

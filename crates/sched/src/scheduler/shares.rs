@@ -140,9 +140,9 @@ impl Scheduler {
         }
     }
 
-    /// A reserved task waits no more, and not because its reservation served it.
-    pub(super) fn forgive(&mut self, tag: Tag) {
-        self.reserves.spare(tag);
+    /// A reserved task waits no more, or is done, and its reservation served it with so much device time.
+    pub(super) fn forgive(&mut self, tag: Tag, used_ns: u64) {
+        self.reserves.spare(tag, used_ns);
         let home = self.reserves.get(tag.reserve).and_then(|reserve| self.slots.get(reserve.home?)?.running);
         let busy_ns = home
             .and_then(|batch| self.running.get(&batch))
