@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use tenantry_jail::{Layer, Level};
 use tenantry_server::config::{LogFormat, LogSettings, Settings};
 use tokio::sync::Notify;
 
@@ -79,6 +80,7 @@ pub(crate) fn run(file: &ConfigFile, json: bool) -> Result<ExitCode> {
     let mut checks = vec![
         Check::of("engine library", library(&settings)),
         Check::of("worker program", worker_program(&settings)),
+        isolation(process.as_ref().ok(), &settings),
         worker(process, &settings),
         data_folder(&settings.data_dir),
         database(&settings),
@@ -123,6 +125,37 @@ fn library(settings: &Settings) -> Result<String> {
 
 fn worker_program(settings: &Settings) -> Result<String> {
     Ok(programs::worker_binary(settings.workers.binary.as_deref())?.display().to_string())
+}
+
+/// Says how well workers are kept apart here, as tried by the spawner, and whether that is enough for the settings.
+fn isolation(process: Option<&Process>, settings: &Settings) -> Check {
+    const NAME: &str = "isolation";
+    let Some(process) = process else {
+        return Check::new(NAME, State::Failed, "cannot be tried without what is missing above");
+    };
+    let barriers = process.barriers();
+    let in_force = barriers.in_force.and(settings.workers.layers);
+    let level = in_force.level();
+    let names: Vec<&str> = in_force.iter().map(Layer::name).collect();
+    let mut detail = format!("{level} ({})", if names.is_empty() { "no barrier".to_owned() } else { names.join(", ") });
+    for layer in barriers.in_force.iter().filter(|layer| !in_force.has(*layer)) {
+        detail.push_str(&format!("; without {layer}: switched off by `workers.without`"));
+    }
+    for (layer, why) in &barriers.not_in_force {
+        detail.push_str(&format!("; without {layer}: {why}"));
+    }
+    let wanted = settings.workers.min_isolation;
+    let mut check = Check::new(NAME, State::Ok, detail);
+    if level < wanted {
+        check.state = State::Failed;
+        check.hint = Some(format!("`workers.min_isolation` demands `{wanted}`: see to what is missing, or lower it"));
+    } else if level < Level::Isolated {
+        check.state = State::Warning;
+        check.hint = Some(
+            "models of different tenants are only as far apart as processes are; see docs/isolation.md".to_owned(),
+        );
+    }
+    check
 }
 
 /// Starts a real worker, which loads the library and says its version.

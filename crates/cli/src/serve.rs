@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tenantry_api::Listeners;
-use tenantry_jail::{Exits, Spawner};
+use tenantry_jail::{Barriers, Exits, Spawner};
 use tenantry_node::{Node, NodeConfig};
 use tenantry_sched::{SlotGroup, Tuning};
 use tenantry_server::config::{Config, Settings};
@@ -79,6 +79,11 @@ impl Process {
         Ok(Self { spawner, exits, library, worker_binary, record_arrivals: None, record_decisions: None })
     }
 
+    /// What this machine lets us put up around workers.
+    pub(crate) fn barriers(&self) -> &Barriers {
+        self.spawner.barriers()
+    }
+
     /// Starts the node on the current runtime.
     pub(crate) fn start_node(self, settings: &Settings) -> Result<Arc<Node>> {
         let (workers, scheduler) = (&settings.workers, &settings.scheduler);
@@ -97,6 +102,8 @@ impl Process {
             record_arrivals: self.record_arrivals,
             record_decisions: self.record_decisions,
             worker_cpus: workers.cpus.clone(),
+            layers: workers.layers,
+            min_isolation: workers.min_isolation,
             worker_memory_bytes: workers.memory_bytes,
             max_queued_tasks: workers.max_queued_tasks,
             max_queued_bytes: workers.max_queued_bytes,

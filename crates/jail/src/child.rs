@@ -1,4 +1,4 @@
-//! What happens between fork and exec, in the child: the place where the isolation grows.
+//! What happens between fork and exec, in the child.
 //!
 //! After a fork only async-signal-safe things are allowed: raw system calls on values prepared before. No allocation,
 //! no lock, no panic.
@@ -62,8 +62,9 @@ pub(crate) fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
 }
 
 /// Arranges that the child of `command` dies with this process, has a session of its own, no descriptors but the
-/// standard three and `inherit`, and the limits. `parent` is this process.
-pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], limits: Limits) {
+/// standard three and `inherit`, and the limits. `parent` is this process; none where the child cannot see it, because
+/// it has process ids of its own, and made sure otherwise that it still lives.
+pub(crate) fn confine(command: &mut Command, parent: Option<Pid>, inherit: &[Inherit], limits: Limits) {
     let inherit = inherit.to_vec();
     let steps = move || -> io::Result<()> {
         // Its own session: a Ctrl-C at the server's terminal is the server's to handle, and the kernel's autogrouping
@@ -71,7 +72,7 @@ pub(crate) fn confine(command: &mut Command, parent: Pid, inherit: &[Inherit], l
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the line above; then nobody would send the signal.
-        if rustix::process::getppid() != Some(parent) {
+        if parent.is_some() && rustix::process::getppid() != parent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         // A core dump would write tenants' data to the disk.

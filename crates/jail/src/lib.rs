@@ -9,18 +9,26 @@
 //!        ◄──exits────
 //! ```
 //!
-//! The spawner dies with the server and the workers die with the spawner. Today a worker gets its own session, no core
-//! dumps, an empty environment, no descriptors but its own, and the limits of its [`WorkerSpec`]; namespaces, seccomp,
-//! Landlock and cgroups have their place in `child`.
+//! The spawner dies with the server and the workers die with the spawner. A worker gets namespaces, a session of its own,
+//! no core dumps, an empty environment, no descriptors but its own, and the limits of its [`WorkerSpec`] from the
+//! spawner (`clone`, `child`); the rest it does to itself once its library is loaded ([`lock_down`]). Which barriers a
+//! machine allows is found by putting them up (`probe`), and what they amount to is a [`Level`].
 
 mod child;
+mod clone;
 mod exits;
+mod layers;
+mod lockdown;
 mod message;
 mod packet;
+mod probe;
+mod seccomp;
 mod spawner;
 mod worker;
 
 pub use exits::{Exit, ExitKind, Exits, ExitsError};
+pub use layers::{Barriers, Layer, Layers, Level};
+pub use lockdown::{LockdownError, lock_down};
 pub use message::WorkerSpec;
 pub use spawner::server_side::{SpawnError, Spawner, StartError};
 pub use spawner::{inherited_channel, spawner_main};

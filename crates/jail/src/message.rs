@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How a worker is to be started. Room for the isolation to come: root, identity, namespaces, filters, cgroup.
+use crate::layers::{Barriers, Layers};
+
+/// How a worker is to be started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSpec {
     /// The engine's library, which the worker loads before it reads a tenant's byte.
@@ -17,13 +19,15 @@ pub struct WorkerSpec {
     pub address_space_bytes: Option<u64>,
     /// The largest file it may write, bytes; `None`: unlimited. The optimised form is one.
     pub file_bytes: Option<u64>,
+    /// The barriers around it: of those that [`crate::Spawner::barriers`] found in force.
+    pub layers: Layers,
 }
 
 /// The most processors a spec may name.
 pub(crate) const MAX_CPUS: usize = 1024;
 
 /// The first frame on the control socket says that the binary is the right one.
-pub(crate) const GREETING: u32 = 0x7e4a_0001;
+pub(crate) const GREETING: u32 = 0x7e4a_0002;
 
 /// From the server. Descriptors: the worker's channel and its stderr.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +40,7 @@ pub(crate) struct SpawnRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// Once, at the start.
-    Greeting(u32),
+    Greeting(u32, Barriers),
     Spawned {
         pid: i32,
     },

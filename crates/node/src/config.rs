@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tenantry_jail::{Barriers, Layer, Layers, Level};
 use tenantry_sched::{Policy, SlotGroup, Tuning};
 
 /// The size of a fresh arena, bytes: large enough for most requests, free until touched (pages appear on first use).
@@ -39,6 +40,10 @@ pub struct NodeConfig {
     /// Added to the nice value of workers that serve. Above zero the server goes first where it shares processors with
     /// them, because every answer of every worker passes through it.
     pub worker_nice: i8,
+    /// The barriers wanted around workers; those this machine cannot put up are left out.
+    pub layers: Layers,
+    /// The least they must amount to: below it no worker is started.
+    pub min_isolation: Level,
     /// Address space of one worker, bytes; absent: unlimited.
     pub worker_memory_bytes: Option<u64>,
     /// Tasks waiting on the whole node.
@@ -73,6 +78,8 @@ impl NodeConfig {
             runtime_library,
             worker_cpus: Vec::new(),
             worker_nice: DEFAULT_WORKER_NICE,
+            layers: Layer::ALL.into_iter().collect(),
+            min_isolation: Level::None,
             worker_memory_bytes: None,
             max_queued_tasks: 1_000,
             max_queued_bytes: 1 << 30,
@@ -82,6 +89,16 @@ impl NodeConfig {
             register_limit: Duration::from_secs(60),
             record_arrivals: None,
             record_decisions: None,
+        }
+    }
+
+    /// The barriers that workers get where `barriers` can be put up, and why not the others.
+    pub(crate) fn isolation(&self, barriers: &Barriers) -> Barriers {
+        let switched_off = barriers.in_force.iter().filter(|layer| !self.layers.has(*layer));
+        let switched_off = switched_off.map(|layer| (layer, "switched off in the settings".to_owned()));
+        Barriers {
+            in_force: barriers.in_force.and(self.layers),
+            not_in_force: switched_off.chain(barriers.not_in_force.iter().cloned()).collect(),
         }
     }
 

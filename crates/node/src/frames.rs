@@ -1,6 +1,7 @@
 //! What a worker's frames mean, and what they may not say.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +46,9 @@ impl Node {
     ) -> Result<(), ProtocolViolation> {
         let now = self.now();
         match frame {
-            FromWorker::Ready { protocol, runtime, cpu } => self.worker_said_ready(worker, protocol, runtime, cpu),
+            FromWorker::Ready { protocol, runtime, cpu, layers } => {
+                self.worker_said_ready(worker, protocol, runtime, cpu, layers)
+            }
             FromWorker::Finished { task, outputs, .. } => self.run_finished(worker, task, &outputs, now),
             FromWorker::NeedOutput { task, bytes } => self.grow_output(worker, task, bytes, now),
             FromWorker::Failed { task, kind, message } => self.task_failed(worker, task, kind, &message, now),
@@ -88,11 +91,16 @@ impl Node {
         protocol: u32,
         runtime: String,
         cpu: String,
+        layers: u32,
     ) -> Result<(), ProtocolViolation> {
         if protocol != PROTOCOL {
             return Err(ProtocolViolation::new(format!(
                 "it speaks protocol {protocol}; this server speaks {PROTOCOL}"
             )));
+        }
+        let asked = worker.layers.load(Ordering::Acquire);
+        if layers != asked {
+            return Err(ProtocolViolation::new(format!("it has the barriers {layers:#x}, and was to have {asked:#x}")));
         }
         {
             let mut fleet = self.fleet.lock();

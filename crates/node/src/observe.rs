@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tenantry_jail::Barriers;
 use tenantry_plan::{
     Observed, ObservedDemand, ObservedReplica, ObservedWorker, Quarantine, ReplicaState, WorkerState as PlanWorkerState,
 };
@@ -166,6 +167,11 @@ impl Node {
     /// Bumped whenever [`Node::observe`] would answer differently in a way that matters to a plan.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// The barriers around the workers that are started now, and why not the others.
+    pub fn isolation(&self) -> Barriers {
+        self.config.isolation(self.spawner.read().1.barriers())
     }
 
     /// The runtime, once a worker has told.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tenantry_jail::{Exits, Spawner};
+use tenantry_jail::{Barriers, Exits, Layers, Level, Spawner};
 use tenantry_sched::Event;
 use tenantry_types::SlotId;
 use tokio::io::unix::AsyncFd;
@@ -30,6 +30,16 @@ pub enum StartError {
     /// The spawner's socket cannot be watched; probably there is no runtime here.
     #[error("the spawner's socket cannot be watched: {0}")]
     Watch(#[source] io::Error),
+    /// This machine cannot keep workers apart as well as the settings demand.
+    #[error("workers would be `{found}` here, and the settings demand at least `{wanted}`: {missing}")]
+    Isolation {
+        /// What the barriers amount to.
+        found: Level,
+        /// What is demanded.
+        wanted: Level,
+        /// What is not in force, and why.
+        missing: String,
+    },
     /// A recording was asked for and cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -43,15 +53,39 @@ impl AsRawFd for ExitsFd {
     }
 }
 
+/// The barriers that workers get: wanted, and possible here.
+///
+/// # Errors
+/// [`StartError::Isolation`] if they amount to less than is demanded.
+fn isolation(config: &NodeConfig, barriers: &Barriers) -> Result<Barriers, StartError> {
+    let isolation = config.isolation(barriers);
+    if isolation.level() >= config.min_isolation {
+        return Ok(isolation);
+    }
+    let missing: Vec<String> = isolation.not_in_force.iter().map(|(layer, why)| format!("{layer} ({why})")).collect();
+    Err(StartError::Isolation { found: isolation.level(), wanted: config.min_isolation, missing: missing.join(", ") })
+}
+
+/// The names of layers, for people.
+fn names(layers: Layers) -> String {
+    let names: Vec<&str> = layers.iter().map(tenantry_jail::Layer::name).collect();
+    names.join(" ")
+}
+
 impl Node {
     /// Starts a node on the current tokio runtime.
     ///
     /// # Errors
     /// [`StartError`] when there is no runtime to watch the spawner with, or a recording cannot be written.
     pub fn start(config: NodeConfig, spawner: Spawner, exits: Exits) -> Result<Arc<Self>, StartError> {
+        let isolation = isolation(&config, spawner.barriers())?;
         let exits = watch_exits(exits)?;
         let slots = config.slots;
         let node = Arc::new(Self::new(config, spawner)?);
+        tracing::info!(level = %isolation.level(), in_force = %names(isolation.in_force), "workers are isolated");
+        for (layer, why) in &isolation.not_in_force {
+            tracing::warn!(%layer, why, "a barrier around workers is missing");
+        }
         for slot in 0..slots.max(1) {
             let group = node.config.group_of(slot);
             node.push(Event::SlotUp { slot: SlotId(u64::from(slot)), group, suspendable: node.config.suspend });

@@ -232,7 +232,14 @@ impl Node {
         let (ours, theirs) = Channel::pair()?;
         let (terminator, terminations) = Terminator::pair()?;
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (generation, spawner) = self.living_spawner().await;
+        let isolation = self.config.isolation(spawner.barriers());
+        if isolation.level() < self.config.min_isolation {
+            return Err(LaunchError::Isolation(isolation.level()));
+        }
+        worker.layers.store(isolation.in_force.bits(), Ordering::Release);
         let spec = WorkerSpec {
+            layers: isolation.in_force,
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             address_space_bytes: self.config.worker_memory_bytes,
@@ -240,7 +247,6 @@ impl Node {
             nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { self.config.worker_nice },
             ..WorkerSpec::default()
         };
-        let (generation, spawner) = self.living_spawner().await;
         let process = tokio::task::spawn_blocking(move || spawner.spawn(&spec, theirs, writer))
             .await
             .map_err(|_| LaunchError::Interrupted)??;
@@ -439,6 +445,8 @@ enum LaunchError {
     Pipe(#[from] rustix::io::Errno),
     #[error("the spawner refused: {0}")]
     Spawn(#[from] tenantry_jail::SpawnError),
+    #[error("it would only be `{0}`, less than the settings demand")]
+    Isolation(tenantry_jail::Level),
     #[error("interrupted by the end of the spawner or the server")]
     Interrupted,
 }

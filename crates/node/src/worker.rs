@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     process: OnceLock<WorkerProcess>,
     channel: OnceLock<Arc<Channel>>,
     terminator: OnceLock<Terminator>,
+    /// The barriers it was started with, as bits: its first word must name the same.
+    pub(crate) layers: AtomicU32,
     exec: Mutex<Exec>,
     kill: Mutex<Option<Kill>>,
 }
@@ -212,6 +215,7 @@ impl Worker {
             process: OnceLock::new(),
             channel: OnceLock::new(),
             terminator: OnceLock::new(),
+            layers: AtomicU32::new(0),
             exec: Mutex::default(),
             kill: Mutex::default(),
         }

@@ -24,17 +24,20 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("spawner") => tenantry_jail::spawner_main(),
-        Some("work") => misbehave(arguments.last().unwrap()),
+        // work --runtime BEHAVIOUR --layers BITS
+        Some("work") => misbehave(&arguments[3], arguments[5].parse().unwrap()),
         _ => run_tests(),
     }
 }
 
 // ---- the hostile worker ----
 
-fn misbehave(behaviour: &str) -> ExitCode {
+fn misbehave(behaviour: &str, asked: u32) -> ExitCode {
     let channel = Channel::new(tenantry_jail::inherited_channel().unwrap());
     let protocol = if behaviour == "wrong-protocol" { 99 } else { PROTOCOL };
-    let ready = FromWorker::Ready { protocol, runtime: "1.0\n<evil>".to_owned(), cpu: "none".to_owned() };
+    // It puts up none; most of these lie about it.
+    let layers = if behaviour == "no-barriers" { 0 } else { asked };
+    let ready = FromWorker::Ready { protocol, runtime: "1.0\n<evil>".to_owned(), cpu: "none".to_owned(), layers };
     channel.send(&ready, &[]).unwrap();
     while let Ok((frame, _files)) = channel.recv_with_fds::<ToWorker>(8) {
         match frame {
@@ -47,14 +50,14 @@ fn misbehave(behaviour: &str) -> ExitCode {
                 };
                 channel.send(&answer, &[]).unwrap();
             }
-            ToWorker::Run { task, inputs, .. } => run(behaviour, &channel, task, &inputs),
+            ToWorker::Run { task, inputs, .. } => run(behaviour, &channel, task, &inputs, asked),
             _ => {}
         }
     }
     ExitCode::SUCCESS
 }
 
-fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescriptor]) {
+fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescriptor], layers: u32) {
     let honest = inputs[0].clone();
     let finished = |outputs| FromWorker::Finished { task, outputs, compute_ns: 0 };
     let failed = |message: &str| FromWorker::Failed { task, kind: FailureKind::Input, message: message.to_owned() };
@@ -70,7 +73,7 @@ fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescrip
         "too-many" => finished(vec![honest.clone(), honest]),
         "wants-everything" => FromWorker::NeedOutput { task, bytes: 1 << 60 },
         "wants-nothing" => FromWorker::NeedOutput { task, bytes: 0 },
-        "ready-again" => FromWorker::Ready { protocol: PROTOCOL, runtime: String::new(), cpu: String::new() },
+        "ready-again" => FromWorker::Ready { protocol: PROTOCOL, runtime: String::new(), cpu: String::new(), layers },
         "ends-unasked" => {
             FromWorker::Failed { task, kind: FailureKind::Terminated, message: "as you wished".to_owned() }
         }
@@ -314,10 +317,12 @@ async fn a_failed_load_is_told_to_who_waits() {
 }
 
 async fn a_worker_that_never_gets_ready_is_not_the_models_fault() {
-    let bed = Bed::start("wrong-protocol");
-    let worker = bed.node.start_worker(Bed::domain());
-    bed.gone(worker).await;
-    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
+    for behaviour in ["wrong-protocol", "no-barriers"] {
+        let bed = Bed::start(behaviour);
+        let worker = bed.node.start_worker(Bed::domain());
+        bed.gone(worker).await;
+        assert_eq!(bed.node.status_of(bed.version).deaths, 0, "{behaviour}");
+    }
 }
 
 async fn an_idle_worker_that_is_killed_harms_nobody_and_the_next_request_is_served() {

@@ -48,6 +48,11 @@ struct RejectionLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BarrierLabels {
+    pub(crate) barrier: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TenantLabels {
     tenant: String,
 }
@@ -98,6 +103,8 @@ pub(crate) struct Gauges {
     pub(crate) running_batches: Gauge,
     pub(crate) slots: Gauge,
     pub(crate) registering: Gauge,
+    pub(crate) isolation_level: Gauge,
+    pub(crate) barriers: Family<BarrierLabels, Gauge>,
     pub(crate) worker_deaths: Counter,
     pub(crate) suspensions: Counter,
     pub(crate) aborted_batches: Counter,
@@ -154,6 +161,12 @@ impl Metrics {
         registry.register("running_batches", "Batches running", gauges.running_batches.clone());
         registry.register("slots", "Batches that may run at the same time", gauges.slots.clone());
         registry.register("registering_versions", "Versions being registered", gauges.registering.clone());
+        registry.register(
+            "isolation_level",
+            "What the barriers around workers amount to: 0 none, 1 confined, 2 isolated, 3 full",
+            gauges.isolation_level.clone(),
+        );
+        registry.register("barriers", "Barriers around workers: 1 in force, 0 missing", gauges.barriers.clone());
         registry.register("worker_deaths", "Workers that ended without being asked to", gauges.worker_deaths.clone());
         registry.register(
             "suspensions",

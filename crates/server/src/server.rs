@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
 use tenantry_store::{OpenError, ReadError, Store, WriteError};
@@ -19,7 +20,7 @@ use tracing::Instrument as _;
 use crate::bootstrap::BootstrapError;
 use crate::config::Limits;
 use crate::limits::{NarrowGates, ServerLoad, reason};
-use crate::metrics::Metrics;
+use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::{Permit, Principal, auth, bootstrap, reconciler, registration, shares};
 
@@ -210,6 +211,12 @@ impl Server {
         gauges.running_batches.set(whole(stats.running_batches));
         gauges.slots.set(i64::from(stats.slots));
         gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
+        let isolation = self.node.isolation();
+        gauges.isolation_level.set(isolation.level() as i64);
+        for layer in Layer::ALL {
+            let labels = BarrierLabels { barrier: layer.name() };
+            gauges.barriers.get_or_create(&labels).set(isolation.in_force.has(layer).into());
+        }
         self.count_charges();
         let counted = [
             (&gauges.worker_deaths, stats.worker_deaths),

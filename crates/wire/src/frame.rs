@@ -5,7 +5,7 @@ use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
 use tenantry_types::{DataType, ReplicaId, Shape, TaskId};
 
 /// The protocol's number; node and worker are of one build, so it is only a guard against a mixed installation.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest message of a [`FromWorker::Failed`], characters. Longer ones are cut by the worker; the node cuts again.
 pub const MAX_FAILURE_MESSAGE_CHARS: usize = tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
@@ -80,6 +80,8 @@ pub enum FromWorker {
         runtime: String,
         /// What the processor can do, e.g. `x86_64+avx2+avx512`: part of the key of optimised forms.
         cpu: String,
+        /// The barriers it has put up around itself and looked at, as the bits of `tenantry_jail::Layers`.
+        layers: u32,
     },
     /// The replica is loaded.
     Loaded {

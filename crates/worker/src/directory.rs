@@ -1,8 +1,8 @@
 //! An empty working directory.
 //!
 //! A model file may name files beside it for its weights, and the runtime looks for those it was not given in the
-//! working directory. From a directory that is empty, and cannot be filled, no relative name leads anywhere. (A root of
-//! the worker's own comes with the isolation issue.)
+//! working directory. From a directory that is empty, and cannot be filled, no relative name leads anywhere. For where the
+//! worker cannot have a root of its own, which is better.
 
 use std::fs::DirBuilder;
 use std::io;

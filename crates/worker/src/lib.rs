@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tenantry_engine::Runtime;
+use tenantry_jail::{Layer, Layers};
 use tenantry_wire::Channel;
 
 use terminations::Current;
@@ -30,15 +31,15 @@ const EXIT_CONFIG: u8 = 78;
 /// The node sent something that is not a frame (`EX_PROTOCOL`).
 const EXIT_PROTOCOL: u8 = 76;
 
-/// The body of `tenantry-worker work`: serves frames until the node says `Exit` or is gone.
-pub fn work(library: &Path) -> ExitCode {
+/// The body of `tenantry-worker work`: puts up the barriers, and serves frames until the node says `Exit` or is gone.
+pub fn work(library: &Path, layers: Layers) -> ExitCode {
     let channel = match Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place") {
         Ok(channel) => channel,
         Err(error) => return complain(&error),
     };
     // Whoever closes the channel is dead to the server, which makes it true at once: first the reason, then the end.
-    let mut worker = match start(library) {
-        Ok((runtime, current)) => Worker::new(channel, runtime, current),
+    let mut worker = match start(library, layers) {
+        Ok((runtime, current)) => Worker::new(channel, runtime, current, layers),
         Err(error) => return complain(&error),
     };
     match worker.serve() {
@@ -55,8 +56,12 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn start(library: &Path) -> anyhow::Result<(Runtime, Arc<Current>)> {
+fn start(library: &Path, layers: Layers) -> anyhow::Result<(Runtime, Arc<Current>)> {
+    // Its code has to be mapped, which is forbidden afterwards; it starts no thread.
     let runtime = Runtime::open(library)?;
-    directory::enter_empty().context("no empty directory to work in")?;
+    if !layers.has(Layer::Root) {
+        directory::enter_empty().context("no empty directory to work in")?;
+    }
+    tenantry_jail::lock_down(layers)?;
     Ok((runtime, Current::new(runtime)?))
 }

@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use tenantry_jail::Layers;
+
 /// The command line is wrong (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
@@ -13,8 +15,13 @@ fn main() -> ExitCode {
     let words: Vec<&std::ffi::OsStr> = arguments.iter().map(AsRef::as_ref).collect();
     match words.as_slice() {
         [command, ..] if *command == "spawner" => tenantry_jail::spawner_main(),
-        [command, option, library] if *command == "work" && *option == "--runtime" => {
-            tenantry_worker::work(Path::new(library))
+        [command, option, library, other, layers]
+            if *command == "work" && *option == "--runtime" && *other == "--layers" =>
+        {
+            match layers.to_str().and_then(|bits| bits.parse().ok()) {
+                Some(bits) => tenantry_worker::work(Path::new(library), Layers::from_bits(bits)),
+                None => ExitCode::from(EXIT_USAGE),
+            }
         }
         [option] if *option == "--version" => {
             println!("tenantry-worker {}", env!("CARGO_PKG_VERSION"));

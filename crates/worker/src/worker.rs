@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tenantry_engine::{InputTensor, Outputs, RunError, Runtime, trim};
+use tenantry_jail::Layers;
 use tenantry_types::error::sanitise;
 use tenantry_types::{ReplicaId, TaskId};
 use tenantry_wire::{
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     channel: Channel,
     runtime: Runtime,
     current: Arc<Current>,
+    /// The barriers around it, which it has seen to hold.
+    layers: Layers,
     arena: Option<(u32, WorkerArena)>,
     replicas: Replicas,
     pending: Option<Pending>,
@@ -56,8 +59,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(channel: Channel, runtime: Runtime, current: Arc<Current>) -> Self {
-        Self { channel, runtime, current, arena: None, replicas: Replicas::default(), pending: None, untrimmed: false }
+    pub(crate) fn new(channel: Channel, runtime: Runtime, current: Arc<Current>, layers: Layers) -> Self {
+        Self {
+            channel,
+            runtime,
+            current,
+            layers,
+            arena: None,
+            replicas: Replicas::default(),
+            pending: None,
+            untrimmed: false,
+        }
     }
 
     /// Serves frames until the node says `Exit` or is gone.
@@ -66,6 +78,7 @@ impl Worker {
             protocol: PROTOCOL,
             runtime: self.runtime.version().to_owned(),
             cpu: self.runtime.cpu(),
+            layers: self.layers.bits(),
         };
         if let Err(error) = self.channel.send(&ready, &[]) {
             return error.into();

@@ -339,6 +339,16 @@ impl From<values::ServerStatus> for types::Status {
             queued_tasks: status.queued_tasks,
             queued_bytes: status.queued_bytes,
             running_batches: status.running_batches,
+            isolation: types::Isolation {
+                level: status.isolation.level().name().to_owned(),
+                in_force: status.isolation.in_force.iter().map(|layer| layer.name().to_owned()).collect(),
+                not_in_force: status
+                    .isolation
+                    .not_in_force
+                    .into_iter()
+                    .map(|(layer, why)| types::MissingBarrier { barrier: layer.name().to_owned(), why })
+                    .collect(),
+            },
             worker_deaths: status.worker_deaths,
             workers: status.workers.into_iter().map(Into::into).collect(),
         }

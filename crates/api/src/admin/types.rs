@@ -552,6 +552,28 @@ pub struct Worker {
     pub registration: bool,
 }
 
+/// How well workers are kept apart from everything else: what was tried when the server started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Isolation {
+    /// `none`, `confined`, `isolated` or `full`.
+    #[schema(example = "isolated")]
+    pub level: String,
+    /// The barriers around every worker.
+    pub in_force: Vec<String>,
+    /// The barriers that are missing.
+    pub not_in_force: Vec<MissingBarrier>,
+}
+
+/// A barrier that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MissingBarrier {
+    /// Its name.
+    #[schema(example = "cgroup")]
+    pub barrier: String,
+    /// What the kernel said, or the settings.
+    pub why: String,
+}
+
 /// The server at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -576,6 +598,8 @@ pub struct Status {
     pub queued_bytes: u64,
     /// Batches running.
     pub running_batches: u64,
+    /// How well workers are kept apart from everything else.
+    pub isolation: Isolation,
     /// Workers that ended without being asked to, since the start.
     pub worker_deaths: u64,
     /// Worker processes.

@@ -23,6 +23,10 @@ pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
     );
     println!("slots       {}, {} batches running", status.slots, status.running_batches);
     println!("queue       {} tasks, {}", status.queued_tasks, size(status.queued_bytes));
+    println!("isolation   {}: {}", status.isolation.level, status.isolation.in_force.join(", "));
+    for missing in &status.isolation.not_in_force {
+        println!("            without {}: {}", missing.barrier, missing.why);
+    }
     println!("deaths      {} workers ended unasked since the start", status.worker_deaths);
     println!();
     let mut rows = table(&["worker", "state", "process", "models of", "data of", "loaded", ""]);

@@ -5,25 +5,26 @@ pub(crate) mod server_side;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::WaitIdStatus;
 
 use crate::child::{self, Inherit, Limits};
+use crate::clone::{self, Cloned};
 use crate::exits::{Exit, ExitKind};
+use crate::layers::Layer;
 use crate::message::{Answer, GREETING, MAX_CPUS, SpawnRequest, WorkerSpec};
 use crate::packet::{self, RecvError};
+use crate::probe;
 
 /// The most workers alive at once.
 const MAX_WORKERS: usize = 4096;
 
 struct Running {
     serial: u64,
-    child: Child,
-    pidfd: OwnedFd,
+    child: Cloned,
 }
 
 /// The body of `tenantry-worker spawner CONTROL EXITS`: starts workers and relays their ends until the server is gone.
@@ -75,7 +76,7 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
     rustix::io::ioctl_fionbio(exits, true)?;
     // Held so that nothing else gets the number the workers' channels are placed at.
     let _reserved = rustix::io::fcntl_dupfd_cloexec(control, crate::WORKER_CHANNEL_FD)?;
-    packet::send(control, &Answer::Greeting(GREETING), &[])?;
+    packet::send(control, &Answer::Greeting(GREETING, probe::probe()), &[])?;
     let mut running: Vec<Running> = Vec::new();
     // Ends not yet relayed, because the server was slow to read. At most one a worker; new workers wait for room.
     let mut ended: VecDeque<Exit> = VecDeque::new();
@@ -86,7 +87,7 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
             let Some(worker) = running.get_mut(index) else { continue };
             if let Some(status) = worker.child.try_wait()? {
                 let worker = running.swap_remove(index);
-                ended.push_back(Exit { pid: pid_of(&worker.child), serial: worker.serial, status: kind(status) });
+                ended.push_back(Exit { pid: worker.child.pid, serial: worker.serial, status: kind(&status) });
             }
         }
         while let Some(exit) = ended.front() {
@@ -100,12 +101,12 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
             match packet::recv::<SpawnRequest>(control, 2) {
                 Ok((SpawnRequest { serial, spec }, fds)) => {
                     let room = running.len() + ended.len() < MAX_WORKERS;
-                    let spawned = if room { spawn(&spec, fds) } else { Err(io::ErrorKind::QuotaExceeded.into()) };
+                    let spawned =
+                        if room { spawn(&spec, serial, fds) } else { Err(io::ErrorKind::QuotaExceeded.into()) };
                     match spawned {
-                        Ok((child, pidfd)) => {
-                            let pid = pid_of(&child);
-                            packet::send(control, &Answer::Spawned { pid }, &[pidfd.as_fd()])?;
-                            running.push(Running { serial, child, pidfd });
+                        Ok(child) => {
+                            packet::send(control, &Answer::Spawned { pid: child.pid }, &[child.pidfd.as_fd()])?;
+                            running.push(Running { serial, child });
                         }
                         Err(error) => {
                             packet::send(control, &Answer::Refused { reason: error.to_string() }, &[])?;
@@ -132,7 +133,7 @@ fn wait(
     let mut polled = Vec::with_capacity(running.len() + 2);
     polled.push(PollFd::from_borrowed_fd(control, PollFlags::IN));
     polled.push(PollFd::from_borrowed_fd(exits, exit_events));
-    polled.extend(running.iter().map(|worker| PollFd::from_borrowed_fd(worker.pidfd.as_fd(), PollFlags::IN)));
+    polled.extend(running.iter().map(|worker| PollFd::from_borrowed_fd(worker.child.pidfd.as_fd(), PollFlags::IN)));
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
     let mut polled = polled.iter().map(|fd| !fd.revents().is_empty());
     let request = polled.next().unwrap_or(false);
@@ -141,7 +142,7 @@ fn wait(
     Ok((request, readable))
 }
 
-fn spawn(spec: &WorkerSpec, fds: Vec<OwnedFd>) -> io::Result<(Child, OwnedFd)> {
+fn spawn(spec: &WorkerSpec, serial: u64, fds: Vec<OwnedFd>) -> io::Result<Cloned> {
     let [channel, stderr] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidInput)?;
     if spec.cpus.len() > MAX_CPUS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -151,35 +152,21 @@ fn spawn(spec: &WorkerSpec, fds: Vec<OwnedFd>) -> io::Result<(Child, OwnedFd)> {
     command
         .args(["work", "--runtime"])
         .arg(&spec.runtime_library)
+        .args(["--layers", &spec.layers.bits().to_string()])
         .env_clear()
         .env("ORT_DISABLE_TELEMETRY", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(stderr));
     let inherit = [Inherit { fd: channel.as_raw_fd(), number: crate::WORKER_CHANNEL_FD }];
-    child::confine(&mut command, rustix::process::getpid(), &inherit, Limits::of(spec)?);
-    let mut child = command.spawn()?;
-    // Not reaped before this process waits for it, so the id still means this child.
-    let pidfd = Pid::from_raw(pid_of(&child))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
-        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from));
-    match pidfd {
-        Ok(pidfd) => Ok((child, pidfd)),
-        Err(error) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(error)
-        }
-    }
+    let namespaces = spec.layers.has(Layer::Namespaces);
+    let parent = (!namespaces).then(rustix::process::getpid);
+    child::confine(&mut command, parent, &inherit, Limits::of(spec)?);
+    clone::spawn(&mut command, namespaces, serial)
 }
 
-fn pid_of(child: &Child) -> i32 {
-    // Process ids fit 22 bits.
-    i32::try_from(child.id()).unwrap_or(0)
-}
-
-fn kind(status: ExitStatus) -> ExitKind {
-    match (status.code(), status.signal()) {
+fn kind(status: &WaitIdStatus) -> ExitKind {
+    match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => ExitKind::Code(code),
         (None, Some(signal)) => ExitKind::Signal(signal),
         (None, None) => ExitKind::Code(-1),

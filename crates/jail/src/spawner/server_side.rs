@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::child::{self, Inherit, Limits};
 use crate::exits::Exits;
+use crate::layers::Barriers;
 use crate::message::{Answer, GREETING, SpawnRequest, WorkerSpec};
 use crate::packet::{self, RecvError};
 use crate::worker::WorkerProcess;
@@ -51,6 +52,7 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub struct Spawner {
     conversation: Mutex<Conversation>,
+    barriers: Barriers,
 }
 
 #[derive(Debug)]
@@ -81,13 +83,19 @@ impl Spawner {
         // Its stderr is the server's: the spawner itself speaks only when it breaks.
         command.arg("spawner").args(theirs.map(|fd| fd.to_string()));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-        child::confine(&mut command, rustix::process::getpid(), &theirs.map(Inherit::in_place), Limits::default());
+        child::confine(
+            &mut command,
+            Some(rustix::process::getpid()),
+            &theirs.map(Inherit::in_place),
+            Limits::default(),
+        );
         let child = command.spawn().map_err(StartError::Exec)?;
         drop((control_theirs, exits_theirs));
-        let spawner = Self { conversation: Mutex::new(Conversation { control, next_serial: 1, child }) };
-        let greeting = spawner.lock().answer();
-        match greeting {
-            Ok((Answer::Greeting(GREETING), _)) => Ok((spawner, Exits { socket: exits })),
+        let mut conversation = Conversation { control, next_serial: 1, child };
+        match conversation.answer() {
+            Ok((Answer::Greeting(GREETING, barriers), _)) => {
+                Ok((Self { conversation: Mutex::new(conversation), barriers }, Exits { socket: exits }))
+            }
             _ => Err(StartError::WrongBinary),
         }
     }
@@ -114,8 +122,13 @@ impl Spawner {
                 Ok(WorkerProcess { pid, serial, pidfd })
             }
             (Answer::Refused { reason }, _) => Err(SpawnError::Refused(reason)),
-            (Answer::Greeting(_), _) => Err(SpawnError::Closed),
+            (Answer::Greeting(..), _) => Err(SpawnError::Closed),
         }
+    }
+
+    /// What this machine lets it put up around workers: tried when it started.
+    pub fn barriers(&self) -> &Barriers {
+        &self.barriers
     }
 
     /// The spawner's process id, for people.

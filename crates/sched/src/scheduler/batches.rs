@@ -90,7 +90,7 @@ impl Scheduler {
         let mut owed = Owed::default();
         let mut last_deadline = Some(tenantry_types::MonotonicTime::ZERO);
         for (member, charged_ns) in members.iter().zip(charges) {
-            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = &**member;
+            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = member;
             // Company in a reserved batch that has no reservation itself pays by weight.
             let by_weight = pick.phase == Phase::Shared || tag.is_none();
             self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
@@ -154,7 +154,7 @@ impl Scheduler {
 
     /// By what a batch divides its time: the part that does not grow with the rows in equal shares, the rest by rows. So
     /// nobody pays more than what it would have cost alone, as long as joining saves anything.
-    fn weights(&self, members: &[Box<Waiting>]) -> Weights {
+    fn weights(&self, members: &[Waiting]) -> Weights {
         let Some(first) = members.first() else { return Weights::new() };
         let cell = match first.task.place {
             Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, first.task.bucket),
@@ -228,7 +228,9 @@ impl Scheduler {
         }
         if !comes_back && running.phase == Phase::Reserved {
             // Set aside was what each would hardly exceed.
-            for (tag, share) in running.members.iter().zip(shares).filter_map(|(member, share)| Some((member.tag?, share))) {
+            for (tag, share) in
+                running.members.iter().zip(shares).filter_map(|(member, share)| Some((member.tag?, share)))
+            {
                 self.forgive(tag, share);
             }
         }

@@ -171,8 +171,8 @@ impl Scheduler {
     }
 
     /// Takes the tasks of a batch out of every book of waiting ones, and counts them as running.
-    pub(super) fn strike_batch(&mut self, chosen: &[Sequence]) -> Vec<Box<Waiting>> {
-        let mut members: Vec<Box<Waiting>> = Vec::with_capacity(chosen.len());
+    pub(super) fn strike_batch(&mut self, chosen: &[Sequence]) -> Vec<Waiting> {
+        let mut members: Vec<Waiting> = Vec::with_capacity(chosen.len());
         // (tasks, bytes, cost) of each flow.
         let mut flows = SmallVec::<[NodeId; 8]>::new();
         let mut totals = SmallVec::<[(u32, u64, u64); 8]>::new();
@@ -189,7 +189,7 @@ impl Scheduler {
                 *bytes += waiting.task.bytes;
                 *cost_ns += waiting.cost_ns;
             }
-            members.push(waiting);
+            members.push(*waiting);
         }
         for (&flow, &(tasks, bytes, cost_ns)) in flows.iter().zip(&totals) {
             self.tree.count_started(flow, tasks, bytes, cost_ns);

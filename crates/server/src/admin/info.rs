@@ -407,6 +407,8 @@ pub struct ServerStatus {
     pub queued_bytes: u64,
     /// Batches running.
     pub running_batches: u64,
+    /// The barriers around workers.
+    pub isolation: tenantry_node::Barriers,
     /// Workers that ended without being asked to, since the start.
     pub worker_deaths: u64,
     /// Worker processes.

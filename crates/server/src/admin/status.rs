@@ -26,6 +26,7 @@ impl Server {
             queued_tasks: stats.queued_tasks,
             queued_bytes: stats.queued_bytes,
             running_batches: stats.running_batches,
+            isolation: self.node.isolation(),
             worker_deaths: stats.worker_deaths,
             workers: stats.workers.iter().map(|worker| info(worker, &routing)).collect(),
         })

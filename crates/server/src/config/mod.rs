@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tenantry_node::{Layer, Level};
 use tenantry_sched::Policy;
 
 pub use reference::reference;
@@ -111,6 +112,10 @@ table! {
         max_workers: u32 = 64;
         /// How long a worker without models may idle before it is stopped.
         idle_after: Span = Span::secs(60);
+        /// How well workers must be kept apart: "none", "confined", "isolated" or "full". Below it nothing is started.
+        min_isolation: Level = Level::None;
+        /// Barriers around workers to leave out, to find out which of them is in the way: "namespaces", "root", "privileges", "landlock", "seccomp", "limits".
+        without: Vec<Layer> = Vec::new();
         /// Address space of one worker; absent: unlimited.
         memory: Option<ByteSize> = None;
         /// The most input or output data of one batch.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tenantry_node::{Layer, Layers, Level};
 use tenantry_sched::Policy;
 
 use super::slots;
@@ -86,6 +87,10 @@ pub struct WorkerSettings {
     pub cpus: Vec<usize>,
     /// The program `tenantry-worker`, when named.
     pub binary: Option<PathBuf>,
+    /// The least that the barriers around workers must amount to.
+    pub min_isolation: Level,
+    /// The barriers wanted.
+    pub layers: Layers,
     /// Address space of one worker.
     pub memory_bytes: Option<u64>,
     /// The largest arena.
@@ -226,6 +231,8 @@ impl Settings {
                     .collect(),
                 cpus: workers.cpus.clone(),
                 binary: workers.binary.clone(),
+                min_isolation: workers.min_isolation,
+                layers: Layer::ALL.into_iter().filter(|layer| !workers.without.contains(layer)).collect(),
                 memory_bytes: workers.memory.map(|size| size.0),
                 max_arena_bytes: workers.max_arena.0,
                 max_queued_tasks: config.queue.max_tasks,

@@ -1,6 +1,6 @@
 //! What a worker has and has not.
 
-use tenantry_jail::{ExitKind, WorkerSpec};
+use tenantry_jail::{ExitKind, Layer, WorkerSpec};
 use tenantry_types::testing::onnx;
 use tenantry_wire::{FromWorker, ModelForm};
 
@@ -51,11 +51,24 @@ fn a_worker_has_one_socket_no_environment_and_an_empty_place() {
     assert_eq!(stat(pid)[3], pid.to_string(), "its own session");
     // One thread: the runtime has started none, and so sends nothing anywhere.
     assert_eq!(std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1);
-    let place = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
-    assert!(place.to_string_lossy().ends_with("(deleted)"), "{place:?}");
+    if spawner.barriers().in_force.has(Layer::Root) {
+        let root = std::fs::read_dir(format!("/proc/{pid}/root")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(root.collect::<Vec<_>>(), ["proc"]);
+    } else {
+        let place = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        assert!(place.to_string_lossy().ends_with("(deleted)"), "{place:?}");
+    }
     let limits = proc_file(pid, "limits");
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"]);
+}
+
+/// What this machine allows, for whoever reads the log of a failed run.
+#[test]
+fn the_barriers_of_this_machine() {
+    let (spawner, _exits) = start_spawner();
+    println!("{}: {:#?}", spawner.barriers().level(), spawner.barriers());
+    assert!(spawner.barriers().in_force.has(Layer::Seccomp), "every Linux has filters");
 }
 
 #[test]

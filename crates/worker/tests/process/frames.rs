@@ -19,7 +19,7 @@ fn failed(frame: &FromWorker, expected: FailureKind) -> &str {
 fn a_model_is_registered_loaded_twice_run_and_unloaded() {
     let (spawner, _exits) = start_spawner();
     let mut peer = Peer::spawn(&spawner, &spec());
-    let FromWorker::Ready { protocol: PROTOCOL, runtime, cpu } = peer.recv() else { panic!("not ready") };
+    let FromWorker::Ready { protocol: PROTOCOL, runtime, cpu, .. } = peer.recv() else { panic!("not ready") };
     assert_eq!(runtime, cache::RUNTIME_VERSION);
     assert!(cpu.starts_with(std::env::consts::ARCH));
 

@@ -61,11 +61,12 @@ pub(crate) struct Peer {
 pub(crate) type Input<'a> = (DataType, &'a [u64], &'a [u8]);
 
 impl Peer {
-    /// Starts a worker and does not wait for it.
+    /// Starts a worker behind every barrier there is here, and does not wait for it.
     pub(crate) fn spawn(spawner: &Spawner, spec: &WorkerSpec) -> Self {
         let (ours, theirs) = Channel::pair().unwrap();
         let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let process = spawner.spawn(spec, theirs, their_stderr).unwrap();
+        let spec = WorkerSpec { layers: spawner.barriers().in_force, ..spec.clone() };
+        let process = spawner.spawn(&spec, theirs, their_stderr).unwrap();
         Self { process, channel: Channel::new(ours), stderr, arenas: None }
     }
 

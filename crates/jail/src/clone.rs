@@ -1,0 +1,134 @@
+//! Makes a process in namespaces of its own, in one call.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::process::Command;
+
+use rustix::pipe::PipeFlags;
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
+
+use crate::lockdown::NOBODY;
+
+/// Every namespace a worker has of its own.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP;
+/// The host's users that workers of a server that is root become: none of them owns anything.
+const FIRST_HOST_USER: u32 = 200_000;
+const HOST_USERS: u64 = 100_000;
+/// What a child exits with that could not become what it should.
+const EXIT_FAILED: libc::c_int = 127;
+
+/// A process made here, which nobody else may reap.
+#[derive(Debug)]
+pub(crate) struct Cloned {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Cloned {
+    /// How it ended, if it has.
+    pub(crate) fn try_wait(&self) -> io::Result<Option<WaitIdStatus>> {
+        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    /// Ends it and forgets it.
+    pub(crate) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+        let _ = self.wait_with(WaitIdOptions::EXITED);
+    }
+
+    pub(crate) fn wait_with(&self, options: WaitIdOptions) -> io::Result<Option<WaitIdStatus>> {
+        Ok(rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options))?)
+    }
+}
+
+/// Runs `command` in a child, in namespaces of its own if wanted. Returns when it has been executed, or why not.
+///
+/// The caller must be the only thread of its process. `serial` tells children apart.
+pub(crate) fn spawn(command: &mut Command, namespaces: bool, serial: u64) -> io::Result<Cloned> {
+    use std::os::unix::process::CommandExt;
+    let (mut complaint, mut complain) = pipe()?;
+    let child = clone(namespaces, serial, || {
+        // Comes back only if it failed; the pipe is closed by exec.
+        let error = command.exec();
+        let number = error.raw_os_error().unwrap_or(libc::EIO);
+        let _ = complain.write_all(&number.to_ne_bytes());
+        None
+    })?;
+    drop(complain);
+    let mut number = [0; 4];
+    match complaint.read_exact(&mut number) {
+        // The end of the pipe without a word: it was executed, or died before it could complain.
+        Err(_) => Ok(child),
+        Ok(()) => {
+            child.kill();
+            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
+        }
+    }
+}
+
+/// Makes a child that runs `body` and exits with what it answers, or with [`EXIT_FAILED`]. It waits until its users are
+/// mapped, and never runs anything if this process dies before.
+pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option<libc::c_int>) -> io::Result<Cloned> {
+    let (mut ready, mut go) = pipe()?;
+    let mut pidfd: libc::c_int = -1;
+    let flags = libc::CLONE_PIDFD | if namespaces { NAMESPACES } else { 0 };
+    // SAFETY: all zeroes is a valid value: no stack, no thread-local storage, no set of ids.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags.cast_unsigned().into();
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    // SAFETY: without CLONE_VM the child has a copy of this memory and returns here like after a fork. This process has
+    // one thread, so no lock is held by a thread the child does not have.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        drop(go);
+        let mut word = [0];
+        let told = ready.read_exact(&mut word).is_ok();
+        let code = if told { body() } else { None };
+        // SAFETY: ends the process without running what the parent registered for its own end.
+        unsafe { libc::_exit(code.unwrap_or(EXIT_FAILED)) }
+    }
+    // SAFETY: the kernel wrote a new descriptor there, which nobody else knows.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    rustix::io::fcntl_setfd(&pidfd, rustix::io::FdFlags::CLOEXEC)?;
+    let child = Cloned { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd };
+    drop(ready);
+    let mapped = if namespaces { map_users(child.pid, serial) } else { Ok(()) };
+    if let Err(error) = mapped.and_then(|()| go.write_all(&[1])) {
+        child.kill();
+        return Err(error);
+    }
+    Ok(child)
+}
+
+/// Says who the users inside are outside: user 0 is the server's; where that is root, user 1 is one that owns nothing,
+/// and another one for each worker.
+fn map_users(pid: i32, serial: u64) -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
+    if user == 0 {
+        let other = FIRST_HOST_USER + u32::try_from(serial % HOST_USERS).unwrap_or(0);
+        let maps = |own: u32| format!("0 {own} 1\n{NOBODY} {other} 1\n");
+        if write("uid_map", &maps(user)).and_then(|()| write("gid_map", &maps(group))).is_ok() {
+            return Ok(());
+        }
+        // Root in a namespace that has no other users.
+    }
+    write("setgroups", "deny")?;
+    write("uid_map", &format!("0 {user} 1\n"))?;
+    write("gid_map", &format!("0 {group} 1\n"))
+}
+
+fn pipe() -> io::Result<(std::fs::File, std::fs::File)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((reader.into(), writer.into()))
+}
