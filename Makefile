@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test test-isolation bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -53,6 +53,9 @@ lint: ## Check the format and the lints
 
 unit: build models postgres ## The tests of every crate
 	TENANTRY_REQUIRE_POSTGRES=1 $(CARGO) test --release --workspace
+
+test-isolation: tools ## The escape matrix: what a hostile model might try, behind each barrier and all
+	$(CARGO) test --release --package tenantry-jail --test escape
 
 fuzz: tools ## Fuzz the parsers for FUZZ_SECONDS (10); what is found stays in target/fuzz
 	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found && \

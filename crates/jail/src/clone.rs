@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::process::Command;
 
 use rustix::pipe::PipeFlags;
@@ -93,13 +94,14 @@ pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option
         drop(go);
         let mut word = [0];
         let told = ready.read_exact(&mut word).is_ok();
-        let code = if told { body() } else { None };
+        // A panic must not unwind into what the parent was doing: this is the child.
+        let code = std::panic::catch_unwind(AssertUnwindSafe(|| if told { body() } else { None }));
+        let code = code.ok().flatten();
         // SAFETY: ends the process without running what the parent registered for its own end.
         unsafe { libc::_exit(code.unwrap_or(EXIT_FAILED)) }
     }
-    // SAFETY: the kernel wrote a new descriptor there, which nobody else knows.
+    // SAFETY: the kernel wrote a new descriptor there, closed by exec, which nobody else knows.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    rustix::io::fcntl_setfd(&pidfd, rustix::io::FdFlags::CLOEXEC)?;
     let child = Cloned { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd };
     drop(ready);
     let mapped = if namespaces { map_users(child.pid, serial) } else { Ok(()) };

@@ -71,7 +71,7 @@ pub fn lock_down(wanted: Layers) -> Result<(), LockdownError> {
     }
     let steps: [(Layer, Step); 5] = [
         (Layer::Root, |_| enter_own_root()),
-        (Layer::Limits, |_| set_limits()),
+        (Layer::Limits, set_limits),
         (Layer::Privileges, drop_privileges),
         (Layer::Landlock, forbid_files),
         (Layer::Seccomp, |_| seccomp::install()),
@@ -88,8 +88,9 @@ pub fn lock_down(wanted: Layers) -> Result<(), LockdownError> {
     }
 }
 
-/// Enters a root directory with nothing in it but what the kernel says about this process.
+/// Enters a root directory with nothing in it but what the kernel says about this process, on a host without a name.
 pub(crate) fn enter_own_root() -> io::Result<()> {
+    rustix::system::sethostname(b"worker")?;
     // Nothing that is mounted here may be seen outside.
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let hardened =
@@ -120,8 +121,8 @@ pub(crate) fn enter_own_root() -> io::Result<()> {
 }
 
 /// Sets the limits of what a process can hoard.
-pub(crate) fn set_limits() -> io::Result<()> {
-    for (resource, most) in [
+pub(crate) fn set_limits(in_force: Layers) -> io::Result<()> {
+    let mut limits = vec![
         (Resource::Core, 0),
         (Resource::Memlock, 0),
         (Resource::Msgqueue, 0),
@@ -129,8 +130,12 @@ pub(crate) fn set_limits() -> io::Result<()> {
         (Resource::Rtprio, 0),
         (Resource::Sigpending, 256),
         (Resource::Nofile, MAX_DESCRIPTORS),
-        (Resource::Nproc, MAX_THREADS),
-    ] {
+    ];
+    // Counted for each user of each namespace: without one of its own it would count the server's other processes.
+    if in_force.has(Layer::Namespaces) {
+        limits.push((Resource::Nproc, MAX_THREADS));
+    }
+    for (resource, most) in limits {
         let hard = rustix::process::getrlimit(resource).maximum;
         let limit = Some(hard.map_or(most, |hard| hard.min(most)));
         rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;

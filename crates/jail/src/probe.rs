@@ -60,7 +60,7 @@ fn try_in_child(namespaces: bool, in_force: Layers, layers: &[Layer]) -> io::Res
         for layer in layers {
             let done = match layer {
                 Layer::Root => lockdown::enter_own_root(),
-                Layer::Limits => lockdown::set_limits(),
+                Layer::Limits => lockdown::set_limits(in_force),
                 Layer::Privileges => lockdown::drop_privileges(in_force),
                 Layer::Landlock => lockdown::forbid_files(in_force),
                 Layer::Seccomp => seccomp::install(),

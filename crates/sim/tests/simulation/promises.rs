@@ -10,8 +10,9 @@ use tenantry_sim::scenario::{Arrivals, ModelPlan, Scenario, Source};
 
 use crate::worlds::{assert_clean, audit, cases};
 
-/// A random world of the theorem: so many slots (it is proved for one), one to eight reservations of 0.3 to 0.8 of the slots, whose owners ask for less, as much
-/// or far more; up to thirty others; costs that do not vary.
+/// A random world of the theorem: so many slots (it is proved for one), suspendable or not, one to eight reservations of 0.3
+/// to 0.8 of the slots, whose owners ask for less, as much or far more; up to thirty others; costs that do not vary. Reserved
+/// tenants share workers with each other and with strangers.
 fn theorem(seed: u64, slots: usize) -> Scenario {
     let mut random = Random::new(seed);
     // What was drawn here is given now; seeds that were found keep their meaning.
@@ -129,6 +130,31 @@ fn no_adversary_reaches_a_tenant_within_its_reservation() {
             assert_eq!(victim.answered, victim.sent, "{adversary:?} {slots} {suspendable}");
         }
     }
+}
+
+/// A reservation is used up by what its tasks take, not by what they might: at six tenths of its rate a caller is served at
+/// once, however much its costs vary.
+#[test]
+fn what_a_task_did_not_take_is_given_back() {
+    let mut world = Scenario::new(Policy::Fair, 1);
+    world.warm_up = Duration::from_secs(3);
+    world.duration = Duration::from_secs(30);
+    // The tail is nearly twice the middle.
+    world.noise = 0.3;
+    let each = Duration::from_millis(10);
+    let own = world.model(ModelPlan::new("own", each, Duration::from_micros(1), 1));
+    let other = world.model(ModelPlan::new("other", Duration::from_millis(30), Duration::from_micros(1), 1));
+    let reservation = Reservation { rate: Rate::from_ppm(200_000), burst: Duration::from_millis(100) };
+    let tier = Some(Tier::Guaranteed);
+    let victim = world.tenant("victim", Share { tier, reservation: Some(reservation), ..Share::default() });
+    let flood = world.tenant("flood", Share::default());
+    let clients = |clients, think| Arrivals::ClosedLoop { clients, think };
+    world.sources.push(Source::new(victim, own, clients(1, Duration::from_millis(73))));
+    world.sources.push(Source::new(flood, other, clients(64, Duration::ZERO)));
+    let (report, auditor) = audit(&world);
+    assert_clean(&report, &auditor);
+    let median = report.tenant(victim).quantile(0.5);
+    assert!(median <= each.mul_f64(1.15), "{median:?}");
 }
 
 /// The baselines fail it, or the test above shows nothing.
