@@ -370,14 +370,16 @@ fn a_seat_in_a_reserved_batch_is_paid_for() {
     // The second shares the model of the one with the reservation, the third has its own.
     let row_cost = Duration::from_millis(2);
     stage.clients = vec![
-        Client { depth: 16, row_cost, ..Client::new(1, 1) },
+        // One at a time, so that three seats of its batches are free.
+        Client { depth: 1, row_cost, ..Client::new(1, 1) },
         Client { depth: 16, row_cost, ..Client::new(2, 1) },
         Client { depth: 16, row_cost, ..Client::new(3, 2) },
     ];
     stage.run(millis(20_000));
     let served = stage.served();
+    // As far ahead as company may be, and a batch.
     let gap = served[&tenant(2)].abs_diff(served[&tenant(3)]);
-    assert!(gap <= 250_000_000, "{served:?}");
+    assert!(gap <= 1_050_000_000, "{served:?}");
 }
 
 proptest! {
