@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::Bench;
-use crate::figures::{Figures, at_least};
+use crate::figures::{Figures, at_least, at_most};
 use crate::load::{Repeated, send};
 use crate::models::Subject;
 use crate::server::Server;
@@ -66,7 +66,9 @@ pub(crate) fn measure(
     admin.policy("fair")?;
     for (name, (few, many)) in ["two_of_64_share", "two_of_64_share_fifo"].into_iter().zip(used) {
         anyhow::ensure!(few + many > 0.0, "the server's metrics show no device time of the two tenants");
-        figures.add(name, few / (few + many), "part", at_least(0.49));
+        let share = few / (few + many);
+        figures.add(name, share, "part", at_least(0.49));
+        figures.add(format!("{name}_off"), (share - 0.5).abs(), "part", at_most(0.01));
     }
     Ok(())
 }

@@ -206,7 +206,7 @@ pub(crate) enum Tenant {
     #[command(after_help = "Examples:\n  tenantry tenant limits acme\n  \
                             tenantry tenant limits acme --tier guaranteed --reserve 0.25 --rate 200 --max-requests 64\n  \
                             tenantry tenant limits acme --model platform/file-type --weight 3\n  \
-                            tenantry tenant limits acme --key key_0193… --rate 5 --burst 10\n  \
+                            tenantry tenant limits acme --of-key key_0193… --rate 5 --burst 10\n  \
                             tenantry tenant limits acme --unset reservation --unset rate\n  \
                             tenantry tenant limits acme --reset\n\n\
                             What is set here holds for requests that arrive from now on, without a restart.")]

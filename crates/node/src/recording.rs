@@ -3,6 +3,7 @@
 //!
 //! A thread of its own writes. What it cannot keep up with is dropped and counted; the data path never waits for a disk.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use serde::Serialize;
 use tenantry_sched::{Decision, Event, Scheduler, SchedulerConfig, Task};
 use tenantry_types::{MonotonicTime, TenantId};
@@ -42,6 +44,7 @@ pub(crate) struct Recorder {
     decisions: bool,
     arrivals: bool,
     dropped: AtomicU64,
+    names: RwLock<HashMap<TenantId, String>>,
 }
 
 enum Record {
@@ -53,7 +56,7 @@ enum Record {
 /// A request that has ended.
 struct Arrival {
     at: MonotonicTime,
-    tenant: TenantId,
+    tenant: String,
     placement: Arc<Placement>,
     rows: u32,
     bucket: u32,
@@ -95,8 +98,13 @@ impl Recorder {
                 .map_err(|source| RecordError { what: "decisions", source })?;
         }
         let (sender, receiver) = sync_channel(MAX_WAITING_RECORDS);
-        let recorder =
-            Self { sender, decisions: decisions.is_some(), arrivals: arrivals.is_some(), dropped: AtomicU64::new(0) };
+        let recorder = Self {
+            sender,
+            decisions: decisions.is_some(),
+            arrivals: arrivals.is_some(),
+            dropped: AtomicU64::new(0),
+            names: RwLock::default(),
+        };
         let body = move || write_all(&receiver, arrivals, decisions);
         std::thread::Builder::new()
             .name("recorder".to_owned())
@@ -138,7 +146,7 @@ impl Recorder {
         if self.arrivals {
             self.send(Record::Arrival(Arrival {
                 at,
-                tenant: task.tenant,
+                tenant: self.name_of(task.tenant),
                 placement: Arc::clone(placement),
                 rows: task.rows,
                 bucket: task.bucket,
@@ -147,6 +155,15 @@ impl Recorder {
                 device_time,
             }));
         }
+    }
+
+    /// What tenants are called from now on.
+    pub(crate) fn set_names(&self, names: Vec<(TenantId, String)>) {
+        *self.names.write() = names.into_iter().collect();
+    }
+
+    fn name_of(&self, tenant: TenantId) -> String {
+        self.names.read().get(&tenant).cloned().unwrap_or_else(|| tenant.to_string())
     }
 
     fn send(&self, record: Record) {
@@ -224,7 +241,9 @@ fn write_line<T: Serialize>(file: &mut BufWriter<File>, value: &T) -> io::Result
 impl Arrival {
     fn write(&self, file: &mut BufWriter<File>) -> io::Result<()> {
         let at_us = self.at.as_nanos() / 1_000;
-        let (tenant, model) = (self.tenant, &self.placement.spec.name);
+        let tenant = &self.tenant;
+        // As callers name it: what is replayed is asked of whatever version is deployed then.
+        let model = self.placement.spec.name.split(':').next().unwrap_or_default();
         write!(file, "{at_us},{tenant},{model},{},{},{},", self.rows, self.bucket, self.bytes)?;
         if let Some(timeout) = self.timeout {
             write!(file, "{}", timeout.as_millis())?;

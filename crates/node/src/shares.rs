@@ -8,6 +8,13 @@ use tenantry_sched::{Event, Policy, Scheduler, Share, SlotGroup, Subject, Usage}
 use crate::data_plane::Node;
 
 impl Node {
+    /// What recordings call the tenants; those without a name are called by their ids.
+    pub fn set_tenant_names(&self, names: Vec<(tenantry_types::TenantId, String)>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.set_names(names);
+        }
+    }
+
     /// Changes the settings of nodes of the share tree, all in one step; absent: the default ones again.
     pub fn set_shares(self: &Arc<Self>, shares: Vec<(Subject, Option<Share>)>) {
         for (subject, share) in shares {

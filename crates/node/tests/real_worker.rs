@@ -411,8 +411,7 @@ async fn a_recording_replays_to_the_same_decisions() {
     assert_eq!(lines.next(), Some("at_us,tenant,model,rows,bucket,bytes,timeout_ms,device_us"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
     assert_eq!(rows.len(), 41);
-    let device =
-        |row: &&Vec<&str>| row.len() == 8 && row[2] == "acme/model-1:1" && row[5] == "64" && !row[7].is_empty();
+    let device = |row: &&Vec<&str>| row.len() == 8 && row[2] == "acme/model-1" && row[5] == "64" && !row[7].is_empty();
     assert!(rows.iter().filter(device).count() >= 40, "{arrivals}");
 
     #[derive(serde::Deserialize)]

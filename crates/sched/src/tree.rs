@@ -465,11 +465,14 @@ impl Tree {
         }
     }
 
-    /// Counts device time without any consequence: for the baselines.
-    pub(crate) fn count_charge(&mut self, flow: NodeId, device_ns: i64) {
+    /// Counts device time, against limits only: for the baselines.
+    pub(crate) fn count_charge(&mut self, flow: NodeId, device_ns: i64, now: MonotonicTime) {
         let mut next = Some(flow);
         while let Some(node) = next.and_then(|id| self.nodes.get_mut(id)) {
             node.charged_ns += i128::from(device_ns);
+            if let Some(limit) = &mut node.limit {
+                limit.charge(device_ns, now);
+            }
             next = node.parent;
         }
     }

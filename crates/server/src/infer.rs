@@ -131,7 +131,10 @@ impl Attempt<'_> {
             if let Some(flow) = &self.flow {
                 flow.ended(code, duration);
             }
-            self.permit.tenant().took(duration);
+            // What was refused says nothing of when the next one will have ended.
+            if code.is_none() {
+                self.permit.tenant().took(duration);
+            }
         }
     }
 }
@@ -368,7 +371,7 @@ fn not_taken(reason: RejectReason, model: &ModelRef) -> (ErrorCode, String) {
         }
         RejectReason::ShareQueueFull => (
             ErrorCode::ResourceExhausted,
-            "this deployment or key has as many requests waiting as it may; try again later",
+            "this deployment, key or organisation has as many requests waiting as it may; try again later",
         ),
         RejectReason::DeviceTimeLimit => {
             (ErrorCode::ResourceExhausted, "the device time this tenant, deployment or key may use is used up")

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -88,6 +88,8 @@ pub(crate) struct Metrics {
     batch_rows: Family<FlowLabels, Histogram, fn() -> Histogram>,
     registrations: Family<OutcomeLabels, Counter>,
     pub(crate) gauges: Gauges,
+    /// Held while figures of the node are taken over: two readers at once would count them twice.
+    pub(crate) reading: Mutex<()>,
     flows: RwLock<Flows>,
     /// Requests of a known tenant for no model it may use, and requests of nobody known.
     unresolved: RwLock<HashMap<Option<TenantId>, Arc<FlowMetrics>>>,
@@ -190,6 +192,7 @@ impl Metrics {
             batch_rows,
             registrations,
             gauges,
+            reading: Mutex::default(),
             flows: RwLock::default(),
             unresolved: RwLock::default(),
         }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
-use tenantry_store::{OpenError, ReadError, Store, WriteError};
-use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError};
+use tenantry_store::{OpenError, ReadError, ShareRecord, Store, WriteError};
+use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -22,6 +22,7 @@ use crate::config::Limits;
 use crate::limits::{NarrowGates, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
+use crate::shares::SlotGroups;
 use crate::{Permit, Principal, auth, bootstrap, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
@@ -94,7 +95,15 @@ impl Server {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
         let routing = Routing::build(store.catalogue().await?, &Routing::default(), &config.limits);
+        let records: Vec<ShareRecord> = routing.share_records();
+        let groups = SlotGroups::new(&config.limits.slot_groups);
+        if let Err(arithmetic) = shares::check_reservations(&records, &groups, &node.slot_groups()) {
+            tracing::warn!(
+                "the reservations do not fit the slots there are now, and some will not be kept: {arithmetic}"
+            );
+        }
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
+        node.set_tenant_names(tenant_names(&routing));
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
@@ -201,6 +210,7 @@ impl Server {
 
     /// The metrics in the OpenMetrics text format.
     pub fn metrics_text(&self) -> String {
+        let _alone = self.metrics.reading.lock();
         let stats = self.node.stats();
         let gauges = &self.metrics.gauges;
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -313,6 +323,7 @@ impl Server {
         if !told.is_empty() {
             self.node.set_shares(told);
         }
+        self.node.set_tenant_names(tenant_names(&next));
         let gone = previous.gone_in(&next);
         for version in &gone {
             self.node.retire(*version);
@@ -415,6 +426,11 @@ fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+/// What recordings call the tenants.
+fn tenant_names(routing: &Routing) -> Vec<(TenantId, String)> {
+    routing.tenants.values().map(|tenant| (tenant.id, tenant.name.to_string())).collect()
 }
 
 #[cfg(test)]

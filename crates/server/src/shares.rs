@@ -89,15 +89,40 @@ fn most_per_slot() -> Rate {
     Rate::from_ppm(MAX_RESERVED_PER_SLOT.ppm().saturating_sub(Tuning::CPU.best_effort_floor.ppm()))
 }
 
+/// Whether a change can be kept: in the groups where it reserves more than before. What no longer fits, because slots are
+/// gone, can still be lowered, and stands in nobody else's way. `records`: all, with the change.
+///
+/// # Errors
+/// The arithmetic, in words for whoever asks. It names nobody.
+pub(crate) fn check_change(
+    records: &[ShareRecord],
+    changed: ShareSubject,
+    before: Option<&ShareRecord>,
+    groups: &SlotGroups,
+    slots: &BTreeMap<SlotGroup, u32>,
+) -> Result<(), String> {
+    let others = records.iter().filter(|record| record.subject != changed).chain(before).cloned();
+    let old = by_group(&others.collect::<Vec<_>>(), groups);
+    let asked = |rates: &[Rate]| rates.iter().map(|rate| u64::from(rate.ppm())).sum::<u64>();
+    let mut more = by_group(records, groups);
+    more.retain(|group, rates| asked(rates) > old.get(group).map_or(0, |rates| asked(rates)));
+    check_groups(&more, groups, slots)
+}
+
 /// Whether all reservations together can be kept, group by group.
 ///
 /// # Errors
-/// The arithmetic, in words for whoever set the last one. It names nobody.
+/// The arithmetic. It names nobody.
 pub(crate) fn check_reservations(
     records: &[ShareRecord],
     groups: &SlotGroups,
     slots: &BTreeMap<SlotGroup, u32>,
 ) -> Result<(), String> {
+    check_groups(&by_group(records, groups), groups, slots)
+}
+
+/// The rates that are reserved on the slots of each group.
+fn by_group(records: &[ShareRecord], groups: &SlotGroups) -> BTreeMap<SlotGroup, Vec<Rate>> {
     let group_of_tenant: BTreeMap<_, SlotGroup> = records
         .iter()
         .filter_map(|record| match record.subject {
@@ -113,9 +138,17 @@ pub(crate) fn check_reservations(
         let group = group_of_tenant.get(&tenant).copied().unwrap_or_default();
         by_group.entry(group).or_default().push(Rate::from_ppm(reservation.ppm));
     }
-    for (group, rates) in by_group {
+    by_group
+}
+
+fn check_groups(
+    reserved: &BTreeMap<SlotGroup, Vec<Rate>>,
+    groups: &SlotGroups,
+    slots: &BTreeMap<SlotGroup, u32>,
+) -> Result<(), String> {
+    for (&group, rates) in reserved {
         let there = slots.get(&group).copied().unwrap_or(0);
-        pack(&rates, there, most_per_slot()).map_err(|error| {
+        pack(rates, there, most_per_slot()).map_err(|error| {
             format!(
                 "{}: {error} (of each slot {} is left for full batches and {} for best-effort work)",
                 groups.name(group),

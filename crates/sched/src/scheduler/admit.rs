@@ -115,11 +115,15 @@ impl Scheduler {
         let reserve = self.reserve_of_task(task);
         let own_most = self.tree.settings(&Subject::Tenant(task.tenant)).and_then(|share| share.max_queued_tasks);
         let room = self.backlog.room_for(task, queued_here, own_most);
-        if pinned || !fair {
+        if pinned {
             return room.map(|()| (reserve, expected)).map_err(|reason| (reason, self.machine_wait()));
         }
+        // Whatever the policy: limits are limits.
         let flow = self.tree.flow(task.tenant, task.deployment, task.key);
         self.check_shares(task, flow, expected)?;
+        if !fair {
+            return room.map(|()| (reserve, expected)).map_err(|reason| (reason, self.machine_wait()));
+        }
         // Within its reservation, a task is let in however full the machine is: its burst bounds how many there can be.
         let within = reserve.and_then(|reserve| {
             let guaranteed = self.reserves.get(reserve)?.guaranteed;
@@ -130,7 +134,8 @@ impl Scheduler {
         match room {
             Err(RejectReason::QueueFull) if within => {}
             Err(RejectReason::TenantQueueFull) => {
-                return Err((RejectReason::TenantQueueFull, self.own_wait(flow)));
+                let of_tenant = self.tree.find(&Key::Tenant(task.tenant)).unwrap_or(flow);
+                return Err((RejectReason::TenantQueueFull, self.own_wait(of_tenant)));
             }
             Err(reason) => return Err((reason, self.machine_wait())),
             Ok(()) => {}
@@ -144,7 +149,7 @@ impl Scheduler {
     /// The settings of everything between the flow and the root.
     fn check_shares(&self, task: &Task, flow: NodeId, expected: Expected) -> Result<(), Refusal> {
         let mut next = Some(flow);
-        while let Some(node) = next.and_then(|id| self.tree.get(id)) {
+        while let Some((id, node)) = next.and_then(|id| Some((id, self.tree.get(id)?))) {
             let subject = match node.key {
                 Key::Flow(tenant, _, Some(key)) => Some(Subject::Key(tenant, key)),
                 Key::Deployment(tenant, Some(deployment)) => Some(Subject::Deployment(tenant, deployment)),
@@ -161,7 +166,7 @@ impl Scheduler {
                         Key::Tenant(_) => RejectReason::TenantQueueFull,
                         _ => RejectReason::ShareQueueFull,
                     };
-                    return Err((reason, self.own_wait(flow)));
+                    return Err((reason, self.own_wait(id)));
                 }
             }
             next = node.parent;
@@ -199,7 +204,7 @@ impl Scheduler {
         Err((reason, Duration::from_nanos(needs_ns - time_ns)))
     }
 
-    /// How long a flow's own share needs for what it has waiting.
+    /// How long a node's own share needs for what it has waiting.
     fn ahead_ns(&self, flow: NodeId, reserve: Option<ReserveId>, slots: u32) -> u64 {
         let queued_ns = self.tree.get(flow).map_or(0, |node| node.queued_cost_ns);
         let reserved =
@@ -209,15 +214,21 @@ impl Scheduler {
         u64::try_from(ahead).unwrap_or(u64::MAX)
     }
 
-    /// When one of a flow's own tasks will have begun: the advice where its own bound is reached.
-    fn own_wait(&self, flow: NodeId) -> Duration {
-        let Some(Key::Flow(tenant, deployment, key)) = self.tree.get(flow).map(|node| node.key) else {
-            return MIN_RETRY_AFTER;
+    /// When one of a node's own tasks will have begun: the advice where its own bound is reached.
+    fn own_wait(&self, id: NodeId) -> Duration {
+        let Some(node) = self.tree.get(id) else { return MIN_RETRY_AFTER };
+        let (group, reserve) = match node.key {
+            Key::Flow(tenant, deployment, key) => {
+                (self.tree.group_of(tenant), self.reserve_of(tenant, deployment, key))
+            }
+            Key::Deployment(tenant, deployment) => {
+                (self.tree.group_of(tenant), self.reserve_of(tenant, deployment, None))
+            }
+            Key::Tenant(tenant) => (self.tree.group_of(tenant), self.reserve_of(tenant, None, None)),
+            Key::Organisation(group, _) | Key::BestEffort(group) | Key::Root(group) => (group, None),
         };
-        let slots = self.slots.len_of(self.tree.group_of(tenant)).max(1);
-        let reserve = self.reserve_of(tenant, deployment, key);
-        let queued = self.tree.get(flow).map_or(1, |node| u64::from(node.queued.max(1)));
-        Duration::from_nanos(self.ahead_ns(flow, reserve, slots) / queued)
+        let slots = self.slots.len_of(group).max(1);
+        Duration::from_nanos(self.ahead_ns(id, reserve, slots) / u64::from(node.queued.max(1)))
     }
 
     /// When the machine will have worked off what waits and runs.

@@ -172,7 +172,7 @@ impl Scheduler {
     fn charge(&mut self, flow: usize, device_ns: i64, by_weight: bool) {
         match self.policy {
             Policy::Fair => self.tree.charge(flow, device_ns, by_weight, self.now),
-            _ => self.tree.count_charge(flow, device_ns),
+            _ => self.tree.count_charge(flow, device_ns, self.now),
         }
     }
 

@@ -206,9 +206,11 @@ impl Scheduler {
         if !suspendable {
             return true;
         }
+        // Its own tasks need its worker, which is not known before one has run.
+        let own = self.waiting.get(&pick.sequence).and_then(|waiting| waiting.tag).map(|tag| tag.reserve);
         at.iter()
-            .filter_map(|&id| self.reserves.get(id))
-            .any(|reserve| !reserve.guaranteed || reserve.worker == Some(pick.worker))
+            .filter_map(|&id| Some((id, self.reserves.get(id)?)))
+            .any(|(id, reserve)| !reserve.guaranteed || reserve.worker == Some(pick.worker) || own == Some(id))
     }
 
     /// How long a batch of these tasks may be on a slot, nanoseconds.

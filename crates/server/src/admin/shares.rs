@@ -52,7 +52,8 @@ impl Server {
         // A walk over all models, for an administrator's eyes: settings know a deployment by its id only.
         let mut deployments: Vec<(ModelRef, &RoutedShare)> = routing
             .models()
-            .filter(|model| model.is_visible_to(routed.id))
+            // One that is private again is its owner's alone; what was set for it still counts, and a platform admin sees it.
+            .filter(|model| model.is_visible_to(routed.id) || principal.role == Role::PlatformAdmin)
             .filter_map(|model| Some((model.reference.clone(), routed.deployments.get(&model.deployment.id)?)))
             .collect();
         deployments.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -77,9 +78,11 @@ impl Server {
         change: ShareChange,
     ) -> Result<ShareInfo, ServiceError> {
         let groups = SlotGroups::new(&self.limits.slot_groups);
-        let (subject, settings) = {
+        let (subject, settings, before, generation) = {
             let routing = self.routing.load();
             let found = self.found(&routing, principal, place)?;
+            // First, so that nobody learns from a refusal what there is beyond his own.
+            check_role(principal, &found, &change)?;
             let organisation = match &change.organisation {
                 Some(name) => Some(organisations::find(&routing, name)?.organisation.id),
                 None => None,
@@ -87,12 +90,15 @@ impl Server {
             let settings = ShareSettings { organisation, ..change.settings };
             self.check_settings(&settings, &groups)?;
             self.check_rights(principal, &found, &settings, &groups)?;
-            (found.subject, settings)
+            // What a tenant's admin may ask for depends on what there is: if that changes meanwhile, he has to ask again.
+            let seen = found.record.as_ref().map_or(0, |record| record.generation);
+            let generation = if principal.role == Role::PlatformAdmin { None } else { Some(seen) };
+            (found.subject, settings, found.record, change.generation.or(generation))
         };
         let (store, slots) = (self.store.clone(), self.node.slot_groups());
         let set = async move {
-            let check = |all: &[ShareRecord]| shares::check_reservations(all, &groups, &slots);
-            set(&store, subject, change.generation, settings, check).await
+            let check = |all: &[ShareRecord]| shares::check_change(all, subject, before.as_ref(), &groups, &slots);
+            set(&store, subject, generation, settings, check).await
         };
         self.write(set).await?;
         self.share(principal, place)
@@ -126,14 +132,7 @@ impl Server {
         settings: &ShareSettings,
         groups: &SlotGroups,
     ) -> Result<(), ServiceError> {
-        let tenant = match (principal.role, found.subject, &found.tenant) {
-            (Role::PlatformAdmin, ..) => return Ok(()),
-            (Role::Admin, ShareSubject::Deployment(..) | ShareSubject::Key(..), Some(tenant)) => tenant,
-            (Role::Admin, ..) => return auth::platform_admin(principal),
-            (Role::Invoker, ..) => {
-                return Err(ServiceError::new(ErrorCode::PermissionDenied, "this needs a key of role `admin`"));
-            }
-        };
+        let (Role::Admin, Some(tenant)) = (principal.role, &found.tenant) else { return Ok(()) };
         let outer = shares::of_tenant(&tenant.settings(), &self.limits, groups);
         let stored = found.record.as_ref().map(|record| record.settings.clone()).unwrap_or_default();
         match shares::raise(settings, &stored, &outer) {
@@ -163,7 +162,7 @@ impl Server {
             }
             SharePlace::Deployment { tenant, model } => {
                 let tenant = auth::readable(routing, principal, tenant)?;
-                let model = called(routing, tenant, model)?;
+                let model = called(routing, principal, tenant, model)?;
                 let share = tenant.deployments.get(&model.deployment.id).map(|share| share.record.clone());
                 (ShareSubject::Deployment(tenant.id, model.deployment.id), share, Some(Arc::clone(tenant)))
             }
@@ -193,6 +192,22 @@ impl Server {
     }
 }
 
+/// Who may set anything here at all.
+fn check_role(principal: &Principal, found: &Found, change: &ShareChange) -> Result<(), ServiceError> {
+    let refused = |text: &'static str| Err(ServiceError::new(ErrorCode::PermissionDenied, text));
+    match (principal.role, found.subject) {
+        (Role::PlatformAdmin, _) => Ok(()),
+        (Role::Admin, ShareSubject::Deployment(..) | ShareSubject::Key(..)) => {
+            if change.organisation.is_some() || change.settings.slot_group.is_some() {
+                return refused("`organisation` and `slot_group` are a tenant's, and set by a platform admin");
+            }
+            Ok(())
+        }
+        (Role::Admin, _) => auth::platform_admin(principal),
+        (Role::Invoker, _) => refused("this needs a key of role `admin`"),
+    }
+}
+
 async fn set(
     store: &Store,
     subject: ShareSubject,
@@ -203,13 +218,20 @@ async fn set(
     store.set_share(subject, generation, settings, check).await.map(drop).map_err(storage)
 }
 
-/// The model a tenant calls by this name; its own need no owner.
+/// The model a tenant calls by this name; its own need no owner. For a platform admin also one that it called once and has
+/// settings for.
 fn called<'a>(
     routing: &'a Routing,
+    principal: &Principal,
     tenant: &RoutedTenant,
     model: &ModelRef,
 ) -> Result<&'a Arc<RoutedModel>, ServiceError> {
-    routing.model(tenant.id, &tenant.name, model).map_err(|_| unknown_model(model))
+    let had = || {
+        let of_name = routing.models().find(|known| known.reference == *model)?;
+        let is_known = tenant.deployments.contains_key(&of_name.deployment.id);
+        (is_known && principal.role == Role::PlatformAdmin).then_some(of_name)
+    };
+    routing.model(tenant.id, &tenant.name, model).ok().or_else(had).ok_or_else(|| unknown_model(model))
 }
 
 fn known_key(routing: &Routing, tenant: &RoutedTenant, key: KeyId) -> Result<(), ServiceError> {

@@ -9,6 +9,9 @@ use std::time::Duration;
 use tenantry_types::MonotonicTime;
 use tenantry_types::share::RequestRate;
 
+/// By how much two requests may have read the clock apart before they get here.
+const APART_NS: u64 = 1_000_000_000;
+
 /// How fast requests may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
@@ -31,7 +34,11 @@ impl Pace {
     /// How long until one would conform.
     pub(crate) fn take(self, due_ns: u64, now: MonotonicTime) -> Result<u64, Duration> {
         let now_ns = now.as_nanos();
-        let due_ns = due_ns.max(now_ns);
+        // This pace leaves no request due later than that (but for clocks read a moment apart): it was a slower one, set
+        // before, and what was due by that is not owed now.
+        let latest_ns = now_ns.saturating_add(self.tolerance_ns).saturating_add(self.interval_ns);
+        let is_owed = due_ns <= latest_ns.saturating_add(APART_NS);
+        let due_ns = if is_owed { due_ns.max(now_ns) } else { now_ns };
         match due_ns.saturating_sub(self.tolerance_ns).checked_sub(now_ns) {
             None | Some(0) => Ok(due_ns.saturating_add(self.interval_ns)),
             Some(early_ns) => Err(Duration::from_nanos(early_ns)),
@@ -73,6 +80,17 @@ mod tests {
         assert!(pace.take(due, start.saturating_add(wait)).is_err());
         due = pace.give_back(due);
         assert!(pace.take(due, start.saturating_add(wait)).is_ok());
+    }
+
+    #[test]
+    fn a_faster_pace_holds_at_once() {
+        let (slow, fast) = (pace(10, 2), pace(1_000_000, 100));
+        let now = at(1_000_000_000);
+        let due = slow.take(slow.take(0, now).unwrap(), now).unwrap();
+        assert!(slow.take(due, now).unwrap_err() > Duration::from_secs(90));
+        assert!(fast.take(due, now).is_ok());
+        // The same pace forgets nothing.
+        assert!(slow.take(due, now).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tenantry_node::VersionSpec;
 use tenantry_store::{Alias, Catalogue, Deployment, Model, ShareRecord, Sharing, Tenant, Version, VersionState};
 use tenantry_types::model::Registration;
+use tenantry_types::share::ShareTier;
 use tenantry_types::{
     DataOwner, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, TenantId, TrustDomain, VersionId,
 };
@@ -134,6 +135,8 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
             }
         }
     }
+    let nodes = || deployments.values().chain(keys.values()).map(|share: &RoutedShare| &share.record.settings);
+    let has_guarantees = nodes().any(|settings| settings.tier == Some(ShareTier::Guaranteed));
     let load = known.map(|known| Arc::clone(&known.gate.load)).unwrap_or_default();
     let settings = share.as_ref().map(|share| share.settings.clone()).unwrap_or_default();
     Arc::new(RoutedTenant {
@@ -143,10 +146,23 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
         created_ms: tenant.created_ms,
         share,
         gate: Arc::new(TenantGate::new(&settings, limits, load)),
-        batches_with_others: settings.batches_with_others(),
+        // A guarantee of one of its deployments or keys is kept like its own: by suspending others, who must be elsewhere.
+        batches_with_others: settings.batches_with_others()
+            && (settings.batch_with_others.is_some() || !has_guarantees),
         deployments,
         keys,
     })
+}
+
+impl Routing {
+    /// The settings of all tenants, their deployments and their keys.
+    pub(crate) fn share_records(&self) -> Vec<ShareRecord> {
+        let of_tenant = |tenant: &Arc<RoutedTenant>| {
+            let nodes = tenant.deployments.values().chain(tenant.keys.values()).map(|share| &share.record);
+            tenant.share.iter().chain(nodes).cloned().collect::<Vec<_>>()
+        };
+        self.tenants.values().flat_map(of_tenant).collect()
+    }
 }
 
 impl RoutedTenant {
