@@ -174,7 +174,8 @@ impl Node {
             shape,
             bytes: inputs.iter().map(|tensor| tensor.data.len() as u64).sum(),
             bucket: tenantry_sched::bucket_of(elements_per_row(&inputs, rows)),
-            cost: spec.cost.saturating_mul(rows.max(1)),
+            // A worker measured the one and a client says the other: no run takes longer than it may.
+            cost: spec.cost.saturating_mul(rows.max(1)).min(spec.run_limit),
             run_limit: spec.run_limit,
             deadline: submission.deadline,
             kind: TaskKind::Infer,
@@ -210,6 +211,11 @@ impl Node {
         }
         self.push(Event::Cancel { task });
         self.pump();
+        // It may have come back meanwhile, from a batch that was ended for somebody else.
+        if let Some(Entry::Request(request)) = self.inflight.lock().remove(&task) {
+            request.answer(Err(ServeError::Cancelled), self.now());
+            self.quiet.notify_waiters();
+        }
     }
 
     /// Files a task's entry and tells the scheduler.
@@ -232,10 +238,8 @@ impl Node {
     /// Reads the scheduler without changing it.
     pub(crate) fn with_scheduler<T>(self: &Arc<Self>, read: impl FnOnce(&Scheduler) -> T) -> T {
         let value = read(&self.core.lock().scheduler);
-        // Whoever held the lock looks into the inbox after letting go of it: see `pump`.
-        if !self.inbox.lock().is_empty() {
-            self.pump();
-        }
+        // Whoever came meanwhile found the lock taken and left: with an event, or because it was time.
+        self.pump();
         value
     }
 

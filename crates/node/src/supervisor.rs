@@ -389,7 +389,12 @@ impl Node {
                 // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
                 Work::Infer { members, .. } if reason.is_none() => self.requeue(members, false),
                 Work::Infer { placement, members, .. } => {
-                    self.version_died(&placement, now, text.clone());
+                    // Who sets very short deadlines must not be able to close a model that others use as well.
+                    if overdue {
+                        self.note_failure(&placement, now, &text);
+                    } else {
+                        self.version_died(&placement, now, text.clone());
+                    }
                     for member in members {
                         tracing::debug!(request = %member.request, "its worker died");
                         let error = if overdue { ServeError::Expired } else { ServeError::ModelFailed(text.clone()) };

@@ -15,6 +15,8 @@ use tenantry_types::{MonotonicTime, PlacementId};
 const REMEMBERED: usize = 128;
 /// Of the remembered errors this many are larger than the tail: one outlier is an outlier, two are a pattern.
 const OUTLIERS: usize = 1;
+/// Errors from which on there can be an outlier among them.
+const ENOUGH_FOR_OUTLIERS: usize = 16;
 /// How much of an observation's weight is left when the next one comes.
 const FADE: f64 = 0.95;
 /// How far beyond a prior estimate the tail is taken to be before anything was seen.
@@ -177,7 +179,7 @@ impl Cell {
         }
         self.next = (self.next + 1) % REMEMBERED;
         self.sorted.insert(position(&self.sorted, error), error);
-        let outliers = if self.sorted.len() >= REMEMBERED { OUTLIERS } else { 0 };
+        let outliers = if self.sorted.len() >= ENOUGH_FOR_OUTLIERS { OUTLIERS } else { 0 };
         let seen = self.sorted.iter().rev().nth(outliers).copied().map_or(1.0, f64::from).max(1.0);
         self.tail = if self.sorted.len() < ENOUGH { seen.max(UNKNOWN_TAIL) } else { seen };
     }

@@ -323,10 +323,10 @@ impl Tree {
         let mut next = from;
         while let Some(node) = next.and_then(|id| self.nodes.get_mut(id)) {
             if add {
-                node.queued += queued;
-                node.queued_bytes += bytes;
-                node.queued_cost_ns += cost;
-                node.running += running;
+                node.queued = node.queued.saturating_add(queued);
+                node.queued_bytes = node.queued_bytes.saturating_add(bytes);
+                node.queued_cost_ns = node.queued_cost_ns.saturating_add(cost);
+                node.running = node.running.saturating_add(running);
             } else {
                 node.queued = node.queued.saturating_sub(queued);
                 node.queued_bytes = node.queued_bytes.saturating_sub(bytes);

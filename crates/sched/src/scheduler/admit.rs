@@ -105,14 +105,23 @@ impl Scheduler {
         };
         let fair = self.policy == Policy::Fair;
         let expected = self.expected(task);
-        if let Some(deadline) = task.deadline
-            && (deadline <= self.now || deadline < self.now.saturating_add(Duration::from_nanos(expected.certain)))
-        {
-            return Err((RejectReason::WontMeetDeadline, self.machine_wait()));
+        let reserve = self.reserve_of_task(task);
+        // Within its reservation, a task is let in however full the machine is: its burst bounds how many there can be.
+        let within = reserve.and_then(|reserve| {
+            let guaranteed = self.reserves.get(reserve)?.guaranteed;
+            let (within, _) = self.reserves.would_be_within(reserve, expected.upper, self.now)?;
+            Some(within && guaranteed)
+        });
+        let within = within.unwrap_or(false);
+        if let Some(deadline) = task.deadline {
+            // Nor is one refused for an expectation, which is no certainty.
+            let least_ns = if within { 0 } else { expected.certain };
+            if deadline <= self.now || deadline < self.now.saturating_add(Duration::from_nanos(least_ns)) {
+                return Err((RejectReason::WontMeetDeadline, self.machine_wait()));
+            }
         }
         // Work nobody's request asked for, such as a load that would serve the queue, is not kept out by the queue.
         let pinned = matches!(task.place, Place::Worker(_));
-        let reserve = self.reserve_of_task(task);
         let own_most = self.tree.settings(&Subject::Tenant(task.tenant)).and_then(|share| share.max_queued_tasks);
         let room = self.backlog.room_for(task, queued_here, own_most);
         if pinned {
@@ -124,13 +133,6 @@ impl Scheduler {
         if !fair {
             return room.map(|()| (reserve, expected)).map_err(|reason| (reason, self.machine_wait()));
         }
-        // Within its reservation, a task is let in however full the machine is: its burst bounds how many there can be.
-        let within = reserve.and_then(|reserve| {
-            let guaranteed = self.reserves.get(reserve)?.guaranteed;
-            let (within, _) = self.reserves.would_be_within(reserve, expected.upper, self.now)?;
-            Some(within && guaranteed)
-        });
-        let within = within.unwrap_or(false);
         match room {
             Err(RejectReason::QueueFull) if within => {}
             Err(RejectReason::TenantQueueFull) => {

@@ -7,6 +7,7 @@ use crate::admission::Policy;
 use crate::event::{Decision, Phase};
 use crate::queue::{Line, LineId, Sequence};
 use crate::reserve::{Reserve, ReserveId};
+use crate::scheduler::queues::MOST_EXPECTED_NS;
 use crate::scheduler::{Scheduler, nanos};
 use crate::share::SlotGroup;
 use crate::task::Place;
@@ -97,7 +98,8 @@ impl Scheduler {
         let window = virtual_time(self.tuning.window);
         // Urgent is what would be late if it waited until everything that waits now is done, or for a batch or two.
         let slots = u64::from(self.slots.len_of(group).max(1));
-        let drain_ns = self.backlog.joined_ns(nanos(self.backlog.cost())) / slots + nanos(self.tuning.quantum);
+        let drain_ns = self.backlog.joined_ns(nanos(self.backlog.cost())) / slots;
+        let drain_ns = drain_ns.saturating_add(nanos(self.tuning.quantum));
         let horizon = self.now.as_nanos().saturating_add(drain_ns.min(2 * nanos(self.tuning.quantum)));
         let urgent = self.pick_ranked(group, LOOKAHEAD, horizon, |flow| self.tree.is_within(flow, window));
         urgent.or_else(|| {
@@ -263,7 +265,7 @@ impl Scheduler {
         // A flow that cannot keep up has its first tasks always at their last moment, and a batch that must be over by then
         // is small, which makes it keep up even less. One that gives such a task up for the many behind it serves more of
         // its own. It is only ever its own task that it gives up, and only of a caller without a promise.
-        if pick.phase == Phase::Shared {
+        if pick.phase == Phase::Shared && anchor.tag.is_none() {
             let later = line.members_of(pick.flow).filter(|(order, _)| order.sequence != pick.sequence);
             for (order, _) in later.take(SKIPS) {
                 if !limited {
@@ -343,16 +345,17 @@ impl Scheduler {
 
     /// What a batch of so many rows like `task` is expected to take: the middle, and the tail.
     pub(super) fn batch_cost(&self, task: &crate::Task, rows: u64) -> (u64, u64) {
-        let prior = nanos(task.cost).max(1);
+        let prior = nanos(task.cost).clamp(1, MOST_EXPECTED_NS);
         let cell = match task.place {
             Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, task.bucket),
             _ => None,
         };
         match cell {
-            Some(cell) => (cell.median_ns(rows), cell.upper_ns(rows)),
+            Some(cell) => (cell.median_ns(rows).min(MOST_EXPECTED_NS), cell.upper_ns(rows).min(MOST_EXPECTED_NS)),
             None => {
                 let each = prior / u64::from(task.rows.max(1));
-                (each.saturating_mul(rows).max(1), each.saturating_mul(rows).max(1))
+                let all = each.saturating_mul(rows).clamp(1, MOST_EXPECTED_NS);
+                (all, all)
             }
         }
     }

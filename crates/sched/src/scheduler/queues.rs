@@ -11,6 +11,9 @@ use crate::share::Tier;
 use crate::task::{Place, Task};
 use crate::tree::{Key, NodeId};
 
+/// The most a task is taken to cost, an hour: sums over all that can wait stay far from their ends, whatever is claimed.
+pub(super) const MOST_EXPECTED_NS: u64 = 3_600_000_000_000;
+
 /// What a task is expected to take alone, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
@@ -24,7 +27,7 @@ pub(super) struct Expected {
 
 impl Scheduler {
     pub(super) fn expected(&self, task: &Task) -> Expected {
-        let prior = nanos(task.cost);
+        let prior = nanos(task.cost).min(MOST_EXPECTED_NS);
         if self.policy != Policy::Fair {
             return Expected { median: prior, upper: prior, certain: prior };
         }
@@ -34,8 +37,12 @@ impl Scheduler {
         };
         let Some(cell) = cell else { return Expected { median: prior, upper: prior, certain: 0 } };
         let rows = u64::from(task.rows.max(1));
-        let upper = cell.upper_ns(rows);
-        Expected { median: cell.median_ns(rows), upper, certain: if cell.is_stale(self.now) { 0 } else { upper } }
+        let upper = cell.upper_ns(rows).min(MOST_EXPECTED_NS);
+        Expected {
+            median: cell.median_ns(rows).min(MOST_EXPECTED_NS),
+            upper,
+            certain: if cell.is_stale(self.now) { 0 } else { upper },
+        }
     }
 
     /// Puts a task that was admitted into the queue.
@@ -186,8 +193,8 @@ impl Scheduler {
             });
             if let Some((tasks, bytes, cost_ns)) = totals.get_mut(at) {
                 *tasks += 1;
-                *bytes += waiting.task.bytes;
-                *cost_ns += waiting.cost_ns;
+                *bytes = bytes.saturating_add(waiting.task.bytes);
+                *cost_ns = cost_ns.saturating_add(waiting.cost_ns);
             }
             members.push(*waiting);
         }

@@ -143,10 +143,11 @@ impl Scheduler {
     /// A reserved task waits no more, or is done, and its reservation served it with so much device time.
     pub(super) fn forgive(&mut self, tag: Tag, used_ns: u64) {
         self.reserves.spare(tag, used_ns);
-        let home = self.reserves.get(tag.reserve).and_then(|reserve| self.slots.get(reserve.home?)?.running);
-        let busy_ns = home
-            .and_then(|batch| self.running.get(&batch))
-            .map_or(0, |running| running.upper_ns.saturating_sub(nanos(running.ran_by(self.now))));
+        let home = self.reserves.get(tag.reserve).and_then(|reserve| self.slots.get(reserve.home?));
+        // What lies suspended there has to go on first, if its worker is needed.
+        let there = home.map(|slot| [slot.running, slot.suspended]).into_iter().flatten().flatten();
+        let rest_ns = |running: &super::Running| running.upper_ns.saturating_sub(nanos(running.ran_by(self.now)));
+        let busy_ns = there.filter_map(|batch| self.running.get(&batch)).map(rest_ns).fold(0, u64::saturating_add);
         let at = self.now.saturating_add(std::time::Duration::from_nanos(busy_ns));
         self.reserves.forgive(tag.reserve, self.now, at, self.tuning.quantum);
     }

@@ -334,6 +334,29 @@ fn best_effort_gets_its_floor() {
     assert!(served[&tenant(2)] >= 13_900_000_000, "{served:?}");
 }
 
+/// Whatever a client claims to send, and a worker claims it took: sums stay sums, and others are served.
+#[test]
+fn claims_of_any_size_overflow_nothing() {
+    let mut stage = Stage::new(Scheduler::new(config(Policy::Fair, Tuning::CPU)), 1, |_: &Scheduler, tasks| {
+        if tasks.iter().any(|task| task.tenant == tenant(1)) {
+            Duration::from_secs(900)
+        } else {
+            Duration::from_millis(1)
+        }
+    });
+    stage.build(1, false, 2, 4);
+    let claims = (0..200).map(|number| {
+        let mut claim = task(tenant(1), 1, u32::MAX, Duration::MAX);
+        claim.deadline = (number % 2 == 0).then_some(MonotonicTime::MAX);
+        claim.bytes = 0;
+        (millis(1), claim)
+    });
+    stage.arrivals = claims.collect();
+    stage.clients = vec![Client { depth: 2, ..Client::new(2, 2) }];
+    stage.run(millis(950_000));
+    assert!(stage.served()[&tenant(2)] > 0);
+}
+
 /// A reservation is a promise of its rate, not of the machine: what it sends beyond goes by weight.
 #[test]
 fn a_reservation_is_not_a_way_to_starve_others() {

