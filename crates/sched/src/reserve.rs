@@ -330,3 +330,6 @@ impl Reserves {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
