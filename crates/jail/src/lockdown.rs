@@ -12,7 +12,8 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
 };
@@ -246,8 +247,11 @@ fn seen() -> Layers {
         Layer::Namespaces => rustix::process::getpid().is_init(),
         Layer::Root => !exists(c"/etc") && !exists(c"/dev") && !exists(c"/proc/version"),
         Layer::Privileges => no_capabilities && field("NoNewPrivs") == Some("1"),
-        // The kernel does not say; `restrict_self` did. What it forbids is tried: a file that is not there is refused, too.
-        Layer::Landlock => true,
+        // The kernel does not say, so it is tried: nobody else forbids to open the root directory.
+        Layer::Landlock => {
+            let opened = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            opened.err() == Some(Errno::ACCESS)
+        }
         Layer::Seccomp => field("Seccomp") == Some("2"),
         Layer::Limits => limit(Resource::Core) == Some(0) && limit(Resource::Memlock) == Some(0),
         Layer::Cgroup => false,

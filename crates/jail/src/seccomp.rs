@@ -134,7 +134,7 @@ const REFUSED: &[(Entry, i32)] = &[
 /// `PR_GET_AUXV`: a copy of its own auxiliary vector, which holds the size of a page.
 const PR_GET_AUXV: i64 = 0x4155_5856;
 const THREAD_FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD) as u64;
-/// The flags of clone that make a namespace, and `CLONE_NEWTIME` is the signal's bits there.
+/// The flags of clone that make a namespace. (That of time namespaces means the signal here, and makes none.)
 const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET

@@ -9,9 +9,9 @@ use crate::data_plane::Node;
 
 impl Node {
     /// What recordings call the tenants; those without a name are called by their ids.
-    pub fn set_tenant_names(&self, names: Vec<(tenantry_types::TenantId, String)>) {
+    pub fn set_tenant_names(&self, names: impl FnOnce() -> Vec<(tenantry_types::TenantId, String)>) {
         if let Some(recorder) = &self.recorder {
-            recorder.set_names(names);
+            recorder.set_names(names());
         }
     }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
-use tenantry_store::{OpenError, ReadError, ShareRecord, Store, WriteError};
+use tenantry_store::{OpenError, ReadError, Store, WriteError};
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -94,16 +94,16 @@ impl Server {
         bootstrap::ensure_operator(&store, &config.data_dir, unix_ms()).await?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-        let routing = Routing::build(store.catalogue().await?, &Routing::default(), &config.limits);
-        let records: Vec<ShareRecord> = routing.share_records();
+        let catalogue = store.catalogue().await?;
         let groups = SlotGroups::new(&config.limits.slot_groups);
-        if let Err(arithmetic) = shares::check_reservations(&records, &groups, &node.slot_groups()) {
+        if let Err(arithmetic) = shares::check_reservations(&catalogue.shares, &groups, &node.slot_groups()) {
             tracing::warn!(
                 "the reservations do not fit the slots there are now, and some will not be kept: {arithmetic}"
             );
         }
+        let routing = Routing::build(catalogue, &Routing::default(), &config.limits);
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
-        node.set_tenant_names(tenant_names(&routing));
+        node.set_tenant_names(|| tenant_names(&routing));
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
@@ -323,7 +323,7 @@ impl Server {
         if !told.is_empty() {
             self.node.set_shares(told);
         }
-        self.node.set_tenant_names(tenant_names(&next));
+        self.node.set_tenant_names(|| tenant_names(&next));
         let gone = previous.gone_in(&next);
         for version in &gone {
             self.node.retire(*version);

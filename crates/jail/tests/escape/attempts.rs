@@ -114,7 +114,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         &[Root, Seccomp],
     ),
     attempt("connect to an abstract socket", connect_abstract, &[Namespaces, Landlock, Seccomp]),
-    attempt("ask the kernel for routes", |_| descriptor(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), &[Seccomp]),
+    attempt("ask the kernel for routes", |_| number(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), &[Seccomp]),
     // Other processes.
     attempt("find another process", |outside| fs::metadata(format!("/proc/{}/status", outside.pid)).map(drop), &[Root]),
     attempt(
@@ -164,7 +164,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     ),
     attempt("mount in a namespace", |_| mount(), &[Landlock, Seccomp]),
     attempt("set up io_uring", |_| io_uring(), &[Seccomp]).limits_stop_others(),
-    attempt("handle page faults", |_| descriptor(libc::SYS_userfaultfd, [1, 0, 0, 0, 0, 0]), &[Seccomp]),
+    attempt("handle page faults", |_| number(libc::SYS_userfaultfd, [1, 0, 0, 0, 0, 0]), &[Seccomp]),
     attempt("add a key", |_| add_key(), &[Seccomp]),
     attempt(
         "outlive its parent",
@@ -182,18 +182,10 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     attempt("gain privileges by executing", |_| privileges_to_gain(), &[Privileges, Landlock, Seccomp]),
 ];
 
+/// A name that no other attempt uses: each is a process of its own, and may have the number of another.
 fn unique() -> String {
-    format!("new-{}-{}", std::process::id(), std::time::SystemTime::now().elapsed_nanos())
-}
-
-trait Nanos {
-    fn elapsed_nanos(&self) -> u128;
-}
-
-impl Nanos for std::time::SystemTime {
-    fn elapsed_nanos(&self) -> u128 {
-        self.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
-    }
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("new-{}", since.as_nanos())
 }
 
 /// A system call by number; an error if it says so.
@@ -206,10 +198,6 @@ fn call(number: libc::c_long, arguments: [i64; 6]) -> io::Result<i64> {
 }
 
 fn number(number: libc::c_long, arguments: [i64; 6]) -> io::Result<()> {
-    call(number, arguments).map(drop)
-}
-
-fn descriptor(number: libc::c_long, arguments: [i64; 6]) -> io::Result<()> {
     call(number, arguments).map(drop)
 }
 
@@ -314,7 +302,7 @@ fn mount() -> io::Result<()> {
 
 fn io_uring() -> io::Result<()> {
     let parameters = [0_u64; 32];
-    descriptor(libc::SYS_io_uring_setup, [1, parameters.as_ptr() as i64, 0, 0, 0, 0])
+    number(libc::SYS_io_uring_setup, [1, parameters.as_ptr() as i64, 0, 0, 0, 0])
 }
 
 fn add_key() -> io::Result<()> {

@@ -154,17 +154,6 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
     })
 }
 
-impl Routing {
-    /// The settings of all tenants, their deployments and their keys.
-    pub(crate) fn share_records(&self) -> Vec<ShareRecord> {
-        let of_tenant = |tenant: &Arc<RoutedTenant>| {
-            let nodes = tenant.deployments.values().chain(tenant.keys.values()).map(|share| &share.record);
-            tenant.share.iter().chain(nodes).cloned().collect::<Vec<_>>()
-        };
-        self.tenants.values().flat_map(of_tenant).collect()
-    }
-}
-
 impl RoutedTenant {
     /// Whether these are the settings it has.
     fn has_settings(&self, records: &[ShareRecord]) -> bool {

@@ -46,6 +46,26 @@ fn reservations_of_tenants_deployments_and_keys_add_up_by_group() {
     assert!(check(&records).unwrap_err().starts_with("the slots everybody shares"));
 }
 
+/// What no longer fits can be lowered in steps, and is nobody else's obstacle; it cannot be raised.
+#[test]
+fn only_what_reserves_more_is_refused() {
+    let subject = |number| ShareSubject::Tenant(tenant_id(number));
+    let all = |first: u32| vec![record(subject(1), reserved(first)), record(subject(2), reserved(500_000))];
+    let change = |records: &[ShareRecord], changed, before: Option<&ShareRecord>| {
+        let groups = SlotGroups::new(&[]);
+        check_change(records, changed, before, &groups, &[(SlotGroup(0), 1)].into())
+    };
+    assert!(check(&all(400_000)).is_err());
+    let before = record(subject(1), reserved(400_000));
+    assert_eq!(change(&all(300_000), subject(1), Some(&before)), Ok(()));
+    assert_eq!(change(&all(400_000), subject(1), Some(&before)), Ok(()));
+    assert!(change(&all(410_000), subject(1), Some(&before)).is_err());
+    assert!(change(&all(300_000), subject(1), None).is_err());
+    let mut others = all(400_000);
+    others.push(record(deployment(tenant_id(3)), ShareSettings::default()));
+    assert_eq!(change(&others, deployment(tenant_id(3)), None), Ok(()));
+}
+
 #[test]
 fn the_scheduler_is_told_what_changed_and_nothing_else() {
     let groups = SlotGroups::new(&["gold".to_owned(), "silver".to_owned()]);
