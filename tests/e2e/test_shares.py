@@ -114,6 +114,19 @@ def test_reservations_that_do_not_fit_are_refused_with_the_arithmetic(limited):
         assert put(server.admin, "tenants/acme/share", **wrong).status == 400, wrong
 
 
+def test_a_tenants_keys_learn_no_names_of_groups_or_organisations(limited):
+    server, acme = limited
+    assert server.admin.call("POST", "/admin/v1/organisations", {"name": "known"}).status < 300
+    for role in ("admin", "invoker"):
+        key = acme.new_key("acme", role)
+        asks = server.api(key["key"])
+        # The very same for what there is and what there is not.
+        answers = [put(asks, f"tenants/acme/keys/{key['id']}/share", slot_group=name) for name in ("gold", "none")]
+        answers += [put(asks, f"tenants/acme/keys/{key['id']}/share", organisation=name) for name in ("known", "none")]
+        assert {answer.status for answer in answers} == {403}, [answer.body for answer in answers]
+        assert len({answer.error for answer in answers}) == 1 and "gold" not in answers[1].error
+
+
 def test_organisations_hold_tenants(limited):
     server, acme = limited
     admin = server.admin
