@@ -63,10 +63,13 @@ struct Arguments {
     /// The folder with the fetched runtime and models.
     #[arg(long, default_value = ".cache", value_name = "DIR")]
     cache: PathBuf,
-    /// Requests of the victim, alone and attacked each, in every arm of the isolation group.
+    /// Requests of the victim, alone and in every arm of the isolation group each, under the fair policy.
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     victim_requests: u32,
-    /// These arms of the isolation group only: same_small, other_small, other_big, same_big.
+    /// The same under the baselines.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    baseline_requests: u32,
+    /// These arms of the isolation group only; without it all but same_image, whose victim asks twice a second.
     #[arg(long, value_delimiter = ',', value_name = "ARM", value_parser = isolation::ARMS)]
     arms: Vec<String>,
     /// A short run to see that everything works; its figures mean little.
@@ -105,6 +108,7 @@ struct Bench {
     registry_models: u32,
     quick: bool,
     victim_requests: u32,
+    baseline_requests: u32,
     arms: Vec<String>,
 }
 
@@ -127,6 +131,7 @@ impl Bench {
             registry_models: arguments.models,
             quick: arguments.quick,
             victim_requests: arguments.victim_requests,
+            baseline_requests: arguments.baseline_requests,
             arms: arguments.arms.clone(),
         })
     }

@@ -19,8 +19,23 @@ pub(crate) struct Models {
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) model: Vec<u8>,
-    /// One request's inputs: a single row.
+    /// One request's inputs: a single row, unless made by [`Subject::with_rows`].
     pub(crate) row: Vec<Tensor>,
+}
+
+impl Subject {
+    /// The same with the one row repeated: a request of `rows` rows.
+    pub(crate) fn with_rows(&self, rows: u64) -> Self {
+        let repeated = |tensor: &Tensor| {
+            let mut shape = tensor.shape.clone();
+            if let Some(first) = shape.first_mut() {
+                *first = rows;
+            }
+            let data = tensor.data.to_contiguous().repeat(rows as usize);
+            Tensor { shape, data: data.into(), ..tensor.clone() }
+        };
+        Self { row: self.row.iter().map(repeated).collect(), ..self.clone() }
+    }
 }
 
 impl Models {
