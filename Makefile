@@ -57,10 +57,11 @@ unit: build models postgres ## The tests of every crate
 test-isolation: tools ## The escape matrix: what a hostile model might try, behind each barrier and all
 	$(CARGO) test --release --package tenantry-jail --test escape
 
-fuzz: tools ## Fuzz the parsers for FUZZ_SECONDS (10); what is found stays in target/fuzz
-	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found && \
-	$$programs/v2_body -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -rss_limit_mb=1024 -timeout=5 \
-	  -dict=fuzz/v2_body.dict -artifact_prefix=target/fuzz/ -verbosity=0 target/fuzz/found fuzz/corpus/v2_body
+fuzz: tools ## Fuzz what clients and workers send, FUZZ_SECONDS (10) each; what is found stays in target/fuzz
+	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found target/fuzz/found_worker && \
+	options="-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5 -artifact_prefix=target/fuzz/ -verbosity=0" && \
+	$$programs/v2_body $$options -max_len=8192 -dict=fuzz/v2_body.dict target/fuzz/found fuzz/corpus/v2_body && \
+	$$programs/worker_protocol $$options -max_len=1024 target/fuzz/found_worker fuzz/corpus/worker_protocol
 
 e2e: build models venv ## The real binary with real models, driven by tritonclient; and the demo
 	$(PYTHON) -m pytest tests/e2e

@@ -1,107 +1,63 @@
-//! What a worker's frames mean, and what they may not say.
+//! What the node does with what its workers say. What they may say is `claims`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use smallvec::SmallVec;
+use parking_lot::MutexGuard;
 use tenantry_sched::{Event, Outcome, split};
-use tenantry_types::error::sanitise;
-use tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
 use tenantry_types::model::Registration;
-use tenantry_types::{MonotonicTime, ReplicaId, TaskId, Tensor};
-use tenantry_wire::{FailureKind, FromWorker, PROTOCOL, TensorDescriptor};
+use tenantry_types::{MonotonicTime, Tensor};
+use tenantry_wire::{FailureKind, FromWorker};
 
+use crate::claims::{Claim, ProtocolViolation};
 use crate::data_plane::Node;
-use crate::gather::{self, Division};
 use crate::observe::RuntimeInfo;
 use crate::register::{RegisterError, Registered};
 use crate::submission::{Answer, ServeError, Timing};
 use crate::worker::{ArenaError, Exec, Request, Running, Work, Worker};
 
-/// A worker said something the protocol does not allow. The text is the node's, never the worker's.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct ProtocolViolation(String);
-
-impl ProtocolViolation {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<gather::Violation> for ProtocolViolation {
-    fn from(violation: gather::Violation) -> Self {
-        Self(violation.to_string())
-    }
-}
-
 impl Node {
-    /// Takes one frame of a worker. An error means the worker must die.
+    /// Takes one frame of a worker. An error means the worker must die; what it ran is then ended by its death.
     pub(crate) fn take_frame(
         self: &Arc<Self>,
         worker: &Arc<Worker>,
         frame: FromWorker,
     ) -> Result<(), ProtocolViolation> {
         let now = self.now();
-        match frame {
-            FromWorker::Ready { protocol, runtime, cpu, layers } => {
-                self.worker_said_ready(worker, protocol, runtime, cpu, layers)
+        let exec = worker.exec();
+        let claim = exec.check(worker.layers.load(Ordering::Acquire), frame)?;
+        match claim {
+            Claim::Ready { runtime, cpu } => {
+                drop(exec);
+                self.worker_said_ready(worker, RuntimeInfo { version: runtime, cpu })
             }
-            FromWorker::Finished { task, outputs, .. } => self.run_finished(worker, task, &outputs, now),
-            FromWorker::NeedOutput { task, bytes } => self.grow_output(worker, task, bytes, now),
-            FromWorker::Failed { task, kind, message } => self.task_failed(worker, task, kind, &message, now),
-            FromWorker::Loaded { task, replica, load_ns: _, resident_bytes } => {
-                self.load_finished(worker, task, replica, resident_bytes, now)
+            Claim::NeedOutput(bytes) => self.grow_output(worker, exec, bytes, now),
+            Claim::Finished(outputs) => {
+                self.run_finished(end_running(worker, exec, now)?, outputs, now);
+                Ok(())
             }
-            FromWorker::Registered { task, registration, optimised_bytes } => {
-                self.registration_finished(worker, task, *registration, optimised_bytes, now)
+            Claim::Failed { kind, message } => {
+                self.task_failed(end_running(worker, exec, now)?, kind, message, now);
+                Ok(())
+            }
+            Claim::Loaded { resident_bytes } => {
+                self.load_finished(worker, end_running(worker, exec, now)?, resident_bytes, now);
+                Ok(())
+            }
+            Claim::Registered { registration, optimised_bytes } => {
+                let running = end_running(worker, exec, now)?;
+                registration_finished(running, *registration, optimised_bytes, now);
+                Ok(())
             }
         }
-    }
-
-    fn registration_finished(
-        &self,
-        worker: &Worker,
-        task: TaskId,
-        registration: Registration,
-        optimised_bytes: u64,
-        now: MonotonicTime,
-    ) -> Result<(), ProtocolViolation> {
-        let Running { started, work, .. } = take_running(worker, &mut worker.exec(), task, now)?;
-        let Work::Register(register) = work else {
-            return Err(ProtocolViolation::new("it answered a request with a registration"));
-        };
-        let written = register.optimised.metadata().map_or(0, |metadata| metadata.len());
-        let outcome = if optimised_bytes > written {
-            Err(RegisterError::Ended("the worker broke its protocol".to_owned()))
-        } else {
-            let device_time = now.saturating_since(started);
-            Ok(Registered { registration, optimised: register.optimised, optimised_bytes, device_time })
-        };
-        // Whoever asked may be gone.
-        let _ = register.reply.send(outcome);
-        Ok(())
     }
 
     fn worker_said_ready(
         self: &Arc<Self>,
         worker: &Arc<Worker>,
-        protocol: u32,
-        runtime: String,
-        cpu: String,
-        layers: u32,
+        runtime: RuntimeInfo,
     ) -> Result<(), ProtocolViolation> {
-        if protocol != PROTOCOL {
-            return Err(ProtocolViolation::new(format!(
-                "it speaks protocol {protocol}; this server speaks {PROTOCOL}"
-            )));
-        }
-        let asked = worker.layers.load(Ordering::Acquire);
-        if layers != asked {
-            return Err(ProtocolViolation::new(format!("it has the barriers {layers:#x}, and was to have {asked:#x}")));
-        }
         {
             let mut fleet = self.fleet.lock();
             if !fleet.mark_ready(worker.id) {
@@ -110,55 +66,17 @@ impl Node {
             // Under the lock: whoever sees a ready worker may load into it, and the scheduler must know it by then.
             self.push(Event::WorkerUp { worker: worker.id });
         }
-        // A label in keys and metrics: the alphabet is ours, whatever the worker says.
-        let plain = |text: &str| -> String {
-            text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_')).take(64).collect()
-        };
-        let info = RuntimeInfo { version: plain(&runtime), cpu: plain(&cpu) };
-        self.runtime.lock().get_or_insert(info);
+        self.runtime.lock().get_or_insert(runtime);
         self.pump();
         self.changed();
         Ok(())
     }
 
-    fn run_finished(
-        self: &Arc<Self>,
-        worker: &Arc<Worker>,
-        task: TaskId,
-        outputs: &[TensorDescriptor],
-        now: MonotonicTime,
-    ) -> Result<(), ProtocolViolation> {
-        let mut exec = worker.exec();
-        let tensors = match &exec.running {
-            Some(Running { task: known, work: Work::Infer { placement, members, wanted }, .. }) if *known == task => {
-                let rows: SmallVec<[u64; 8]> = members.iter().map(Request::rows).collect();
-                let joint = (members.len() > 1).then(|| rows.iter().sum());
-                let division = gather::check_outputs(&placement.spec.signature, wanted, outputs, joint)?;
-                let rows = if division == Division::ByRows { rows.as_slice() } else { &[] };
-                let arena = exec.output().ok_or_else(|| ProtocolViolation::new("it has no output arena"))?;
-                let mut per_output = Vec::with_capacity(outputs.len());
-                for output in outputs {
-                    let name = placement.spec.signature.outputs.get(usize::from(output.index));
-                    let name = name.map_or("", |spec| spec.name.as_str());
-                    let data = arena
-                        .copy_out(output.offset, output.bytes)
-                        .map_err(|_| ProtocolViolation::new("an output lies outside its memory"))?;
-                    per_output.push(gather::divide(name, output, Bytes::from(data), rows)?.into_iter());
-                }
-                per_output
-            }
-            _ => return Err(ProtocolViolation::new("it finished a task it was not given")),
-        };
-        let running = exec.end(worker, now);
-        drop(exec);
-        let Some(running) = running else {
-            return Err(ProtocolViolation::new("it finished a task it was not given"));
-        };
+    fn run_finished(self: &Arc<Self>, running: Running, outputs: Vec<Vec<Tensor>>, now: MonotonicTime) {
         // The worker is free and its arena empty: the next batch goes first, the answers after it.
         let batch_time = self.batch_done(&running, Outcome::Finished, now);
         self.pump();
-        self.answer(running, tensors, batch_time, now);
-        Ok(())
+        self.answer(running, outputs.into_iter().map(Vec::into_iter).collect(), batch_time, now);
     }
 
     /// Hands each member its slice and its share of the slot time.
@@ -196,15 +114,10 @@ impl Node {
     fn grow_output(
         self: &Arc<Self>,
         worker: &Worker,
-        task: TaskId,
+        mut exec: MutexGuard<'_, Exec>,
         bytes: u64,
         now: MonotonicTime,
     ) -> Result<(), ProtocolViolation> {
-        let mut exec = worker.exec();
-        let known = exec.running.as_ref().is_some_and(|running| running.task == task);
-        if !known || bytes <= exec.output_capacity() {
-            return Err(ProtocolViolation::new("it asked for memory it does not need"));
-        }
         let input_bytes = exec.input_capacity();
         let error = match exec.ensure_arenas(worker, input_bytes, bytes, self.config.max_arena_bytes) {
             Ok(()) => return Ok(()),
@@ -212,8 +125,7 @@ impl Node {
             Err(error) => error,
         };
         // The run itself was good: its outputs are what does not fit. The worker forgets them at its next run.
-        let running = take_running(worker, &mut exec, task, now)?;
-        drop(exec);
+        let running = end_running(worker, exec, now)?;
         self.batch_done(&running, Outcome::Failed, now);
         if let Work::Infer { members, .. } = running.work {
             if members.len() > 1 {
@@ -235,28 +147,12 @@ impl Node {
         Ok(())
     }
 
-    fn task_failed(
-        self: &Arc<Self>,
-        worker: &Arc<Worker>,
-        task: TaskId,
-        kind: FailureKind,
-        message: &str,
-        now: MonotonicTime,
-    ) -> Result<(), ProtocolViolation> {
-        let message = sanitise(message, MAX_ENGINE_MESSAGE_CHARS);
-        let running = {
-            let mut exec = worker.exec();
-            let asked = exec.running.as_ref().is_some_and(|running| running.abort.is_some());
-            if kind == FailureKind::Terminated && !asked {
-                return Err(ProtocolViolation::new("it ended a run that nobody asked it to end"));
-            }
-            take_running(worker, &mut exec, task, now)?
-        };
+    fn task_failed(self: &Arc<Self>, running: Running, kind: FailureKind, message: String, now: MonotonicTime) {
         match running.abort {
             // Whatever it calls it: the run was to end, and it has.
             Some(cause) if matches!(running.work, Work::Infer { .. }) => {
                 self.run_ended_early(running, cause, now);
-                return Ok(());
+                return;
             }
             _ => {}
         }
@@ -287,26 +183,17 @@ impl Node {
             }
         }
         self.pump();
-        Ok(())
     }
 
     fn load_finished(
         self: &Arc<Self>,
         worker: &Arc<Worker>,
-        task: TaskId,
-        replica: ReplicaId,
+        running: Running,
         resident_bytes: u64,
         now: MonotonicTime,
-    ) -> Result<(), ProtocolViolation> {
-        let mut exec = worker.exec();
-        let running = take_running(worker, &mut exec, task, now)?;
-        drop(exec);
-        let Work::Load(load) = &running.work else {
-            return Err(ProtocolViolation::new("it answered a request with a load"));
-        };
-        if load.replica != replica {
-            return Err(ProtocolViolation::new("it loaded another replica than asked"));
-        }
+    ) {
+        let Work::Load(load) = &running.work else { return };
+        let replica = load.replica;
         let load_time = self.batch_done(&running, Outcome::Finished, now);
         if self.fleet.lock().replica_ready(replica, load_time, resident_bytes) {
             tracing::info!(model = %load.placement.spec.name, %replica, worker = %worker.id, load_ms = load_time.as_millis() as u64, "model loaded");
@@ -314,7 +201,6 @@ impl Node {
         }
         self.pump();
         self.changed();
-        Ok(())
     }
 
     /// Frees the batch's slot; answers how long it was held.
@@ -325,16 +211,23 @@ impl Node {
     }
 }
 
-/// Ends what the worker runs, if it is this task.
-fn take_running(
+/// Ends what the worker runs; a claim about it was checked under the same lock.
+fn end_running(
     worker: &Worker,
-    exec: &mut Exec,
-    task: TaskId,
+    mut exec: MutexGuard<'_, Exec>,
     now: MonotonicTime,
 ) -> Result<Running, ProtocolViolation> {
-    let unknown = || ProtocolViolation::new("it answered a task it was not given");
-    if exec.running.as_ref().is_none_or(|running| running.task != task) {
-        return Err(unknown());
-    }
-    exec.end(worker, now).ok_or_else(unknown)
+    exec.end(worker, now).ok_or_else(|| ProtocolViolation::new("it answered a task it was not given"))
+}
+
+fn registration_finished(running: Running, registration: Registration, optimised_bytes: u64, now: MonotonicTime) {
+    let Running { started, work: Work::Register(register), .. } = running else { return };
+    let device_time = now.saturating_since(started);
+    // Whoever asked may be gone.
+    let _ = register.reply.send(Ok(Registered {
+        registration,
+        optimised: register.optimised,
+        optimised_bytes,
+        device_time,
+    }));
 }

@@ -10,7 +10,8 @@
 //! 4. The worker's reader task takes the answer's frame, copies the outputs out once, checks them, tells the scheduler
 //!    the slot is free, and only then hands each request its slice.
 //!
-//! The node trusts nothing a worker says: see `gather` for the checks of outputs and `frames` for the protocol's.
+//! The node trusts nothing a worker says: see [`claims`] for what it may say and `gather` for the
+//! checks of outputs.
 //! Desired state comes from outside: [`Node::observe`] reports, the reconciler decides, and nothing here starts, loads
 //! or stops a worker for serving by itself.
 //!
@@ -18,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod claims;
 mod clock;
 mod config;
 mod data_plane;

@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use tenantry_jail::WorkerProcess;
 use tenantry_sched::{AbortCause, Phase, Task, Weights};
 use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, Tensor, TrustDomain, WorkerId};
-use tenantry_wire::{Channel, InputArena, OutputArena, SendError, Terminator, ToWorker};
+use tenantry_wire::{Channel, FromWorker, InputArena, OutputArena, SendError, Terminator, ToWorker};
 use tokio::sync::oneshot;
 
+use crate::claims::{self, Claim, Expectation, Expected, Job, ProtocolViolation};
 use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
 use crate::placement::Placement;
 use crate::recording::Recorder;
@@ -345,6 +346,28 @@ impl Exec {
                 tracing::debug!(worker = %worker.id, %error, "could not shrink an idle worker's arenas");
             }
         }
+    }
+
+    /// Compares a frame with what the worker was given to do. Nothing changes.
+    pub(crate) fn check(&self, layers: u32, frame: FromWorker) -> Result<Claim, ProtocolViolation> {
+        let rows: SmallVec<[u64; 8]> = match self.running.as_ref().map(|running| &running.work) {
+            Some(Work::Infer { members, .. }) => members.iter().map(Request::rows).collect(),
+            _ => SmallVec::new(),
+        };
+        let running = self.running.as_ref().map(|running| Expectation {
+            task: running.task,
+            end_asked: running.abort.is_some(),
+            job: match &running.work {
+                Work::Infer { placement, wanted, .. } => {
+                    Job::Infer { signature: &placement.spec.signature, wanted, rows: &rows }
+                }
+                Work::Load(load) => Job::Load(load.replica),
+                Work::Register(register) => {
+                    Job::Register { written_bytes: register.optimised.metadata().map_or(0, |metadata| metadata.len()) }
+                }
+            },
+        });
+        claims::check(&Expected { layers, running, output: self.output() }, frame)
     }
 
     /// The arenas' generation, as frames name it.

@@ -15,8 +15,8 @@ use smallvec::smallvec;
 use tenantry_node::{ModelFiles, Node, NodeConfig, ServeError, Submission, VersionSpec, WorkerState};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{
-    DataOwner, DataType, DeploymentId, Dim, PlacementId, RequestId, Signature, TaskId, TenantId, Tensor, TensorSpec,
-    TrustDomain, VersionId, WorkerId,
+    DataOwner, DataType, DeploymentId, Dim, PlacementId, ReplicaId, RequestId, Signature, TaskId, TenantId, Tensor,
+    TensorSpec, TrustDomain, VersionId, WorkerId,
 };
 use tenantry_wire::{Channel, FailureKind, FromWorker, ModelForm, PROTOCOL, TensorDescriptor, ToWorker};
 
@@ -71,6 +71,7 @@ fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescrip
         "wrong-shape" => finished(vec![TensorDescriptor { shape: smallvec![7, 2], ..honest }]),
         "wrong-type" => finished(vec![TensorDescriptor { datatype: DataType::Int32, ..honest }]),
         "too-many" => finished(vec![honest.clone(), honest]),
+        "loads-instead" => FromWorker::Loaded { task, replica: ReplicaId(1), load_ns: 1, resident_bytes: 1 },
         "wants-everything" => FromWorker::NeedOutput { task, bytes: 1 << 60 },
         "wants-nothing" => FromWorker::NeedOutput { task, bytes: 0 },
         "ready-again" => FromWorker::Ready { protocol: PROTOCOL, runtime: String::new(), cpu: String::new(), layers },
@@ -287,7 +288,7 @@ async fn an_honest_worker_echoes_and_batches() {
         let answer = reply.await.unwrap();
         // The output arena is fresh: whatever the worker claims to have written there is zeros.
         assert_eq!(answer.outputs[0].shape[..], [rows, 2]);
-        assert_eq!(answer.outputs[0].data.len() as u64, rows * 8);
+        assert_eq!(answer.outputs[0].data.to_contiguous(), vec![0; rows as usize * 8]);
         assert!(answer.timing.device_time <= answer.timing.batch_time);
         assert!(answer.timing.batch_rows <= 8, "{:?}", answer.timing);
     }
@@ -401,6 +402,7 @@ fn run_tests() -> ExitCode {
             ("wrong-type", "declared type and shape"),
             ("wrong-shape", "number of bytes"),
             ("too-many", "2 outputs instead of 1"),
+            ("loads-instead", "answered a request with a load"),
             ("wants-nothing", "memory it does not need"),
             ("ready-again", "ready a second time"),
             ("ends-unasked", "nobody asked it to end"),
@@ -423,6 +425,6 @@ fn run_tests() -> ExitCode {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(a_dispatch_to_a_dead_worker_waits_for_the_next_one());
-    println!("hostile_worker: 23 passed, 0 failed");
+    println!("hostile_worker: 24 passed, 0 failed");
     ExitCode::SUCCESS
 }
