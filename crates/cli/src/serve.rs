@@ -105,6 +105,7 @@ impl Process {
             layers: workers.layers,
             min_isolation: workers.min_isolation,
             worker_memory_bytes: workers.memory_bytes,
+            memory_floor_bytes: workers.memory_floor_bytes,
             max_queued_tasks: workers.max_queued_tasks,
             max_queued_bytes: workers.max_queued_bytes,
             max_queued_tasks_per_tenant: workers.max_queued_tasks_per_tenant,

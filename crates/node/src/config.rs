@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub min_isolation: Level,
     /// Address space of one worker, bytes; absent: unlimited.
     pub worker_memory_bytes: Option<u64>,
+    /// Memory the machine is to keep available, bytes: below it, best-effort batches that may be are ended. 0: not watched.
+    pub memory_floor_bytes: u64,
     /// Tasks waiting on the whole node.
     pub max_queued_tasks: usize,
     /// Bytes of tensor data waiting on the whole node.
@@ -81,6 +83,7 @@ impl NodeConfig {
             layers: Layer::ALL.into_iter().collect(),
             min_isolation: Level::None,
             worker_memory_bytes: None,
+            memory_floor_bytes: 0,
             max_queued_tasks: 1_000,
             max_queued_bytes: 1 << 30,
             max_queued_tasks_per_tenant: 1_000,

@@ -211,7 +211,7 @@ impl Node {
         }
         self.push(Event::Cancel { task });
         self.pump();
-        // It may have come back meanwhile, from a batch that was ended for somebody else.
+        // It may have come back meanwhile, from a batch that did not reach its end.
         if let Some(Entry::Request(request)) = self.inflight.lock().remove(&task) {
             request.answer(Err(ServeError::Cancelled), self.now());
             self.quiet.notify_waiters();

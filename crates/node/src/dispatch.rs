@@ -1,4 +1,4 @@
-//! A batch's way to its worker, and back into the queue where that is barred.
+//! A batch's way to its worker, and back into the queue where that is barred or interrupted.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -32,7 +32,15 @@ impl Node {
         let (batch, worker_id) = (dispatched.batch, dispatched.worker);
         let entries: SmallVec<[(u32, Entry); 8]> = {
             let mut inflight = self.inflight.lock();
-            (0..).zip(tasks).filter_map(|(position, task)| Some((position, inflight.remove(task)?))).collect()
+            let mut take = |(position, task): (u32, &TaskId)| {
+                let entry = inflight.remove(task);
+                if entry.is_none() {
+                    // Whoever gave it up says so, but perhaps only after this batch has come back with it.
+                    self.push(Event::Cancel { task: *task });
+                }
+                Some((position, entry?))
+            };
+            (0..).zip(tasks).filter_map(&mut take).collect()
         };
         let worker = self.fleet.lock().worker(worker_id);
         let mut requests = Vec::with_capacity(entries.len());
@@ -44,9 +52,9 @@ impl Node {
             }
         }
         let outcome = match (worker, load) {
-            (Some(worker), Some(load)) => self.dispatch_load(&worker, dispatched, load),
+            (Some(worker), Some(load)) => self.dispatch_load(&worker, dispatched, load, tasks),
             (None, Some(load)) => {
-                self.load_dropped(load.replica);
+                self.give_up_load(tasks, load.replica);
                 Err(Unsent::worker_lost(requests))
             }
             // Everybody in the batch was cancelled.
@@ -62,9 +70,9 @@ impl Node {
         }
         // The slot is free again, nothing was used.
         self.orders.take(batch);
-        self.push(Event::Done { batch, used: Duration::ZERO, outcome: Outcome::NotRun });
-        // After `Done`: the scheduler takes a task back only once its batch has ended.
-        self.requeue(members, alone);
+        self.bring_back(members);
+        let outcome = if alone { Outcome::Split } else { Outcome::Interrupted };
+        self.push(Event::Done { batch, used: Duration::ZERO, outcome });
     }
 
     /// Gathers a batch into the worker's arena and rings its socket. What does not run comes back, to be queued again.
@@ -92,16 +100,12 @@ impl Node {
             // Alone each may fit; one that does not gets its own answer then.
             SendRunError::Member(_) if members.len() > 1 => Err(Unsent { members, alone: true, worker_lost: false }),
             SendRunError::Member(text) => {
-                for member in members {
-                    member.answer(Err(ServeError::InvalidInput(text.clone())), self.now());
-                }
+                self.give_up(members, &ServeError::InvalidInput(text));
                 Err(none)
             }
             SendRunError::Memory(text) => {
                 tracing::error!(worker = %worker.id, reason = text, "no shared memory for a batch");
-                for member in members {
-                    member.answer(Err(ServeError::Overloaded), self.now());
-                }
+                self.give_up(members, &ServeError::Overloaded);
                 Err(none)
             }
             SendRunError::Worker(kill) => {
@@ -173,23 +177,44 @@ impl Node {
         Ok(Sent { task, started, wanted, placement: Arc::clone(&first.placement) })
     }
 
-    /// Back into the queue: these requests did not run, or must run again, perhaps without company (`alone`).
-    pub(crate) fn requeue(self: &Arc<Self>, members: Vec<Request>, alone: bool) {
-        for mut member in members {
+    /// Files requests whose batch did not reach its end as waiting ones again. An `Event::Done` must follow that brings
+    /// them back in the scheduler, which may dispatch them the moment it hears of it.
+    pub(crate) fn bring_back(&self, members: Vec<Request>) {
+        for member in members {
+            let mut inflight = self.inflight.lock();
+            // Whoever gives up closes the reply before it looks here: one of the two sees the other.
             if member.reply.is_closed() {
-                member.answer(Err(ServeError::Cancelled), self.now());
-                continue;
+                drop(inflight);
+                self.give_up(vec![member], &ServeError::Cancelled);
+            } else {
+                inflight.insert(member.task.id, Entry::Request(Box::new(member)));
             }
-            if alone {
-                member.task.shape = member.task.id.0;
-            }
-            let task = member.task.clone();
-            self.inflight.lock().insert(task.id, Entry::Request(Box::new(member)));
-            self.push(Event::Again { task });
         }
     }
 
-    fn dispatch_load(self: &Arc<Self>, worker: &Arc<Worker>, dispatched: Dispatched, load: Load) -> Result<(), Unsent> {
+    /// Answers requests whose batch comes back without them.
+    fn give_up(&self, members: Vec<Request>, error: &ServeError) {
+        for member in members {
+            self.push(Event::Cancel { task: member.task.id });
+            member.answer(Err(error.clone()), self.now());
+        }
+        self.quiet.notify_waiters();
+    }
+
+    fn give_up_load(self: &Arc<Self>, tasks: &[TaskId], replica: ReplicaId) {
+        for task in tasks {
+            self.push(Event::Cancel { task: *task });
+        }
+        self.load_dropped(replica);
+    }
+
+    fn dispatch_load(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        dispatched: Dispatched,
+        load: Load,
+        tasks: &[TaskId],
+    ) -> Result<(), Unsent> {
         let task = TaskId(self.next_id());
         let mut exec = worker.exec();
         self.slot_cores.place(worker, &mut exec, dispatched.slot);
@@ -208,7 +233,7 @@ impl Node {
         let files: Vec<_> = load.model.files.iter().map(|file| file.file.as_fd()).collect();
         if exec.gone || worker.send(&frame, &files).is_err() {
             drop(exec);
-            self.load_dropped(load.replica);
+            self.give_up_load(tasks, load.replica);
             return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
         }
         let started = self.now();

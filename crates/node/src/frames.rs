@@ -125,29 +125,25 @@ impl Node {
             Err(error) => error,
         };
         // The run itself was good: its outputs are what does not fit. The worker forgets them at its next run.
-        let running = end_running(worker, exec, now)?;
-        self.batch_done(&running, Outcome::Failed, now);
+        let mut running = end_running(worker, exec, now)?;
+        self.batch_failed(&mut running, now);
         if let Work::Infer { members, .. } = running.work {
-            if members.len() > 1 {
-                self.requeue(members, true);
-            } else {
-                for member in members {
-                    let error = match &error {
-                        ArenaError::TooLarge { needed, limit } => ServeError::InvalidInput(format!(
-                            "the outputs take {needed} bytes; at most {limit} are allowed"
-                        )),
-                        _ => ServeError::Overloaded,
-                    };
-                    member.answer(Err(error), now);
-                }
-                self.quiet.notify_waiters();
+            for member in members {
+                let error = match &error {
+                    ArenaError::TooLarge { needed, limit } => ServeError::InvalidInput(format!(
+                        "the outputs take {needed} bytes; at most {limit} are allowed"
+                    )),
+                    _ => ServeError::Overloaded,
+                };
+                member.answer(Err(error), now);
             }
+            self.quiet.notify_waiters();
         }
         self.pump();
         Ok(())
     }
 
-    fn task_failed(self: &Arc<Self>, running: Running, kind: FailureKind, message: String, now: MonotonicTime) {
+    fn task_failed(self: &Arc<Self>, mut running: Running, kind: FailureKind, message: String, now: MonotonicTime) {
         match running.abort {
             // Whatever it calls it: the run was to end, and it has.
             Some(cause) if matches!(running.work, Work::Infer { .. }) => {
@@ -157,11 +153,9 @@ impl Node {
             _ => {}
         }
         if !matches!(running.work, Work::Register(_)) {
-            self.batch_done(&running, Outcome::Failed, now);
+            self.batch_failed(&mut running, now);
         }
         match running.work {
-            // One bad input must not fail its batch mates: each runs again, alone.
-            Work::Infer { members, .. } if members.len() > 1 => self.requeue(members, true),
             Work::Infer { members, .. } => {
                 for member in members {
                     let error = match kind {
@@ -201,6 +195,19 @@ impl Node {
         }
         self.pump();
         self.changed();
+    }
+
+    /// A batch of several requests failed: one bad input must not fail its batch mates, so each runs again, alone. What had
+    /// the run for itself stays, to be told.
+    fn batch_failed(&self, running: &mut Running, now: MonotonicTime) {
+        let outcome = match &mut running.work {
+            Work::Infer { members, .. } if members.len() > 1 => {
+                self.bring_back(std::mem::take(members));
+                Outcome::Split
+            }
+            _ => Outcome::Failed,
+        };
+        self.batch_done(running, outcome, now);
     }
 
     /// Frees the batch's slot; answers how long it was held.

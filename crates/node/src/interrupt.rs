@@ -17,7 +17,7 @@ use crate::data_plane::Node;
 use crate::submission::ServeError;
 use crate::worker::{Kill, Running, Work, Worker};
 
-/// How long a run that makes room for a reservation may take to end before its worker is killed.
+/// How long a run that makes room for others may take to end before its worker is killed.
 const PREEMPTION_GRACE: Duration = Duration::from_millis(100);
 /// The same for a run that took too long: nobody waits for its place that urgently, and a death costs all its neighbours
 /// in the worker.
@@ -126,15 +126,15 @@ impl Node {
         }
         self.orders.aborts.fetch_add(1, Ordering::Relaxed);
         running.abort = Some(cause);
-        // A process that stands cannot end its run.
-        self.stop_or_go(worker, running);
         let (grace, kill) = match cause {
-            AbortCause::Preempted => (PREEMPTION_GRACE, Kill::Preempted),
+            AbortCause::Preempted | AbortCause::Memory => (PREEMPTION_GRACE, Kill::Preempted),
             AbortCause::Deadline => (TERMINATION_GRACE, Kill::Overdue),
             AbortCause::RunLimit => (TERMINATION_GRACE, Kill::Overran(self.limit_of(&running.work))),
         };
-        // Nothing ends a load but the end of its process.
-        if !matches!(running.work, Work::Infer { .. }) || worker.terminate(running.task).is_err() {
+        // Nothing ends a load but the end of its process. Nor does what stands hear that it is to end, and to let it go on
+        // would be to let it run beside what it was stopped for.
+        let hears = matches!(running.work, Work::Infer { .. }) && running.suspended_at.is_none();
+        if !hears || worker.terminate(running.task).is_err() {
             worker.kill(kill);
             return;
         }
@@ -148,6 +148,15 @@ impl Node {
         });
     }
 
+    /// Frees the slot of a run that did not reach its end. One that was `interrupted` is nobody's fault: its requests are
+    /// waiting again.
+    pub(crate) fn batch_ended(&self, running: &mut Running, interrupted: bool, now: MonotonicTime) {
+        if interrupted && let Work::Infer { members, .. } = &mut running.work {
+            self.bring_back(std::mem::take(members));
+        }
+        self.batch_done(running, if interrupted { Outcome::Interrupted } else { Outcome::Failed }, now);
+    }
+
     fn limit_of(&self, work: &Work) -> Duration {
         match work {
             Work::Infer { placement, .. } => placement.spec.run_limit,
@@ -157,12 +166,12 @@ impl Node {
     }
 
     /// A worker ended a run because it was asked to.
-    pub(crate) fn run_ended_early(self: &Arc<Self>, running: Running, cause: AbortCause, now: MonotonicTime) {
-        self.batch_done(&running, Outcome::Aborted, now);
+    pub(crate) fn run_ended_early(self: &Arc<Self>, mut running: Running, cause: AbortCause, now: MonotonicTime) {
+        self.batch_ended(&mut running, cause.is_for_others(), now);
         let Work::Infer { placement, members, .. } = running.work else { return };
         match cause {
-            // Nobody's fault.
-            AbortCause::Preempted => self.requeue(members, false),
+            // Nobody's fault: its requests are in the queue again.
+            AbortCause::Preempted | AbortCause::Memory => {}
             AbortCause::Deadline => {
                 // On the model's record, but no step towards a quarantine: whoever sets very short deadlines could close
                 // a model that others use as well.

@@ -29,6 +29,7 @@ mod frames;
 mod gather;
 mod health;
 mod interrupt;
+mod memory;
 mod observe;
 mod placement;
 mod readable;

@@ -1,4 +1,4 @@
-//! Starting and draining a node, and the three tasks that live as long as it does.
+//! Starting and draining a node, and the tasks that live as long as it does.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -98,6 +98,7 @@ impl Node {
         node.pump();
         tokio::spawn(Arc::clone(&node).keep_time());
         tokio::spawn(Arc::clone(&node).keep_house());
+        tokio::spawn(Arc::clone(&node).watch_memory());
         tokio::spawn(Arc::clone(&node).relay_exits(exits));
         Ok(node)
     }

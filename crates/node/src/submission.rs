@@ -142,7 +142,9 @@ impl Reply {
     }
 
     fn cancel(&mut self) {
-        if let State::Waiting { node, task, .. } = std::mem::replace(&mut self.state, State::Done) {
+        if let State::Waiting { node, task, mut receiver, .. } = std::mem::replace(&mut self.state, State::Done) {
+            // First: a request that comes back from a batch is not filed again for somebody who has gone.
+            receiver.close();
             node.cancel(task);
         }
     }

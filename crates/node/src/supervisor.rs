@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tenantry_jail::{Exit, ExitKind, Spawner, WorkerSpec};
-use tenantry_sched::{AbortCause, Event, Outcome, Place, Scheduler, Task, TaskKind};
+use tenantry_sched::{AbortCause, Event, Place, Scheduler, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, WorkerId};
 use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, Terminator, ToWorker};
@@ -109,9 +109,10 @@ impl Node {
             fleet.replicas.insert(replica, record);
             known.unwrap_or(UNKNOWN_LOAD)
         };
+        let tenant = demand.map_or(placement.domain.model_owner, |demand| demand.tenant);
         let task = Task {
             id: TaskId(self.next_id()),
-            tenant: demand.map_or(placement.domain.model_owner, |demand| demand.tenant),
+            tenant,
             deployment: demand.and_then(|demand| demand.deployment),
             key: demand.and_then(|demand| demand.key),
             place: Place::Worker(worker),
@@ -125,7 +126,7 @@ impl Node {
             kind: TaskKind::Load,
             abortable: false,
         };
-        self.enqueue(task, Entry::Load(Box::new(Load { replica, placement, model })));
+        self.enqueue(task, Entry::Load(Box::new(Load { replica, tenant, placement, model })));
         self.changed();
         replica
     }
@@ -376,18 +377,17 @@ impl Node {
             }
         }
         self.push(Event::WorkerDown { worker: worker.id });
-        if let Some(running) = running {
+        if let Some(mut running) = running {
             if !matches!(running.work, Work::Register(_)) {
-                let outcome = if running.abort.is_some() { Outcome::Aborted } else { Outcome::Failed };
-                self.batch_done(&running, outcome, now);
+                // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
+                self.batch_ended(&mut running, reason.is_none(), now);
             }
             // Whatever became of the worker: these requests' time was up.
             let overdue = running.abort == Some(AbortCause::Deadline);
             let Running { work, .. } = running;
             let text = reason.unwrap_or("it was stopped").to_owned();
             match work {
-                // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
-                Work::Infer { members, .. } if reason.is_none() => self.requeue(members, false),
+                Work::Infer { .. } if reason.is_none() => {}
                 Work::Infer { placement, members, .. } => {
                     // Who sets very short deadlines must not be able to close a model that others use as well.
                     if overdue {

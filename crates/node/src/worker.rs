@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tenantry_jail::WorkerProcess;
 use tenantry_sched::{AbortCause, Phase, Task, Weights};
-use tenantry_types::{BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, Tensor, TrustDomain, WorkerId};
+use tenantry_types::{
+    BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, TenantId, Tensor, TrustDomain, WorkerId,
+};
 use tenantry_wire::{Channel, FromWorker, InputArena, OutputArena, SendError, Terminator, ToWorker};
 use tokio::sync::oneshot;
 
@@ -41,7 +43,8 @@ pub(crate) enum Kill {
     Overran(Duration),
     /// A run went on long after every deadline of its requests, and did not end when asked to.
     Overdue,
-    /// A run did not end when its place was needed for a reservation: nobody's fault.
+    /// A run did not end, or could not be asked to, when its place was needed for a reservation or its memory was: nobody's
+    /// fault.
     Preempted,
     /// It broke the protocol; the text says how, without the worker's own words.
     Violation(String),
@@ -184,6 +187,8 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) replica: ReplicaId,
+    /// For whom.
+    pub(crate) tenant: TenantId,
     pub(crate) placement: Arc<Placement>,
     pub(crate) model: ModelFiles,
 }

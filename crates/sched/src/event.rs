@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use tenantry_types::{BatchId, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
+use tenantry_types::{BatchId, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 use crate::{Batching, Policy, Share, SlotGroup, Subject, Task};
 
@@ -86,18 +86,20 @@ pub enum Event {
         /// The task.
         task: Task,
     },
-    /// A task that was dispatched and did not run, or must run again without its batch mates, comes back. It was
-    /// admitted once: a full queue does not refuse it, only a place that is gone or a deadline that passed.
-    Again {
-        /// The task.
-        task: Task,
-    },
-    /// Nobody waits for this task any more. A queued one is forgotten without a decision; a running one runs to its end.
+    /// Nobody waits for this task any more. A queued one is forgotten without a decision; a running one runs to its end,
+    /// and does not come back if its batch does not reach its own.
     Cancel {
         /// The task.
         task: TaskId,
     },
-    /// A batch has ended, well or badly: its slot and worker are free again.
+    /// The machine has too little memory: one batch is ended whose tasks all may be, if there is one. Asked again as long
+    /// as that does not help.
+    MemoryShort {
+        /// For whom it is needed: who is charged for what that wastes; none for nobody in particular.
+        needed_by: Option<TenantId>,
+    },
+    /// A batch has ended, well or badly: its slot and worker are free again. Tasks that come back by its outcome wait again
+    /// at once: an owner that keeps one from coming back says so by [`Event::Cancel`] before.
     Done {
         /// The batch.
         batch: BatchId,
@@ -108,22 +110,22 @@ pub enum Event {
     },
 }
 
-/// How a batch ended.
+/// How a batch ended. Tasks that come back keep their place: the order of their arrival, and their reservation's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It ran to its end: what it used says what such batches cost.
     Finished,
-    /// It failed, or its worker died; what it used says nothing.
+    /// It failed for good, was ended for what it did itself, or its worker died of it; what it used says nothing.
     Failed,
-    /// It was ended by [`Decision::Abort`]. If the cause was [`AbortCause::Preempted`], its tasks come back by
-    /// [`Event::Again`].
-    Aborted,
-    /// It never reached its worker.
-    NotRun,
+    /// It failed, and one of its tasks may be to blame: each comes back, to run alone. What it used is theirs: it did run.
+    Split,
+    /// It did not come to its end through no fault of its tasks: it was ended for somebody else, its worker was stopped, or
+    /// it never reached one. Its tasks come back. What it used is wasted: charged to whoever wanted it ended.
+    Interrupted,
 }
 
-/// What to do. Every task that became ready and is not cancelled while queued gets exactly one of
+/// What to do. Every task that became ready, or came back, and is not cancelled while queued gets exactly one of
 /// `Reject`, `Dispatch`, `Expire`, `Drop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -181,7 +183,8 @@ pub enum Decision {
         task: TaskId,
     },
     /// End the batch: politely if that works soon, by ending its worker if not. Said once for a batch; slot and worker
-    /// stay taken until [`Event::Done`]. A suspended batch is resumed or killed by whoever carries this out.
+    /// stay taken until [`Event::Done`]. A suspended batch must not be let go on for it: what it is suspended for has its
+    /// slot, so its worker is ended where it stands.
     Abort {
         /// The batch.
         batch: BatchId,
@@ -208,8 +211,17 @@ pub enum AbortCause {
     RunLimit,
     /// The deadlines of all its tasks passed, and the grace after them: nobody waits for it.
     Deadline,
-    /// A reservation needs its place; all its tasks are best-effort and come back by [`Event::Again`].
+    /// A reservation has needed its place for long; all its tasks are best-effort, and come back.
     Preempted,
+    /// The machine has too little memory; all its tasks are best-effort, and come back.
+    Memory,
+}
+
+impl AbortCause {
+    /// Whether it is ended for somebody else: then its tasks come back.
+    pub const fn is_for_others(self) -> bool {
+        matches!(self, Self::Preempted | Self::Memory)
+    }
 }
 
 /// Why a task was not taken.

@@ -1,4 +1,5 @@
-//! What waits, by place and shape: only equal shapes share a batch, so each shape at a place is a *line*.
+//! What waits, by place and shape: only equal shapes share a batch, so each shape at a place is a *line*, and so is each
+//! task that has to run alone.
 //!
 //! A line is *due* when its next batch may start: it is full, or may wait for company no longer. The tasks of a line belong
 //! to many flows; each flow's first task of a line is a *head*, by which the flow is found when its turn comes.
@@ -47,11 +48,20 @@ pub(crate) fn release(task: &Task, cost_ns: u64, arrival: MonotonicTime, batchin
         .map_or(latest, |deadline| latest.min(MonotonicTime::from_nanos(deadline.as_nanos().saturating_sub(cost_ns))))
 }
 
-/// Tasks of one shape at one place.
+/// What of a place may share a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kin {
+    /// Tasks of this shape.
+    Shape(u64),
+    /// Nobody but this task.
+    Alone(Sequence),
+}
+
+/// Tasks of one kin at one place.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) place: Place,
-    pub(crate) shape: u64,
+    kin: Kin,
     members: BTreeMap<Order, Member>,
     /// Each flow's tasks, in order.
     flows: BTreeMap<NodeId, VecDeque<Order>>,
@@ -65,11 +75,21 @@ pub(crate) struct Line {
     pub(crate) timer: Option<MonotonicTime>,
 }
 
+impl Kin {
+    /// How its tasks are joined at a place that joins them so.
+    pub(crate) fn batching(self, of_place: Batching) -> Batching {
+        match self {
+            Self::Shape(_) => of_place,
+            Self::Alone(_) => Batching::NONE,
+        }
+    }
+}
+
 impl Line {
-    fn new(place: Place, shape: u64) -> Self {
+    fn new(place: Place, kin: Kin) -> Self {
         Self {
             place,
-            shape,
+            kin,
             members: BTreeMap::new(),
             flows: BTreeMap::new(),
             rows: 0,
@@ -103,6 +123,7 @@ impl Line {
 
     /// Brings `due` up to date; answers when it becomes due by waiting.
     pub(crate) fn settle(&mut self, batching: Batching, now: MonotonicTime) -> Option<MonotonicTime> {
+        let batching = self.kin.batching(batching);
         let full = self.rows >= u64::from(batching.max_rows);
         let release = self.releases.first().map(|&(at, _)| at);
         self.due = full || release.is_none_or(|at| at <= now);
@@ -114,7 +135,7 @@ impl Line {
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     lines: Slab<Line>,
-    index: FxHashMap<(Place, u64), LineId>,
+    index: FxHashMap<(Place, Kin), LineId>,
 }
 
 impl Lines {
@@ -127,15 +148,8 @@ impl Lines {
     }
 
     /// Adds a task; answers its line.
-    pub(crate) fn push(
-        &mut self,
-        place: Place,
-        shape: u64,
-        order: Order,
-        member: Member,
-        batching: Batching,
-    ) -> LineId {
-        let id = *self.index.entry((place, shape)).or_insert_with(|| self.lines.insert(Line::new(place, shape)));
+    pub(crate) fn push(&mut self, place: Place, kin: Kin, order: Order, member: Member, batching: Batching) -> LineId {
+        let id = *self.index.entry((place, kin)).or_insert_with(|| self.lines.insert(Line::new(place, kin)));
         if let Some(line) = self.lines.get_mut(id) {
             line.rows += u64::from(member.rows);
             if !batching.max_delay.is_zero() {
@@ -169,7 +183,7 @@ impl Lines {
     /// Forgets a line that is empty; answers whether it did.
     pub(crate) fn forget_if_empty(&mut self, id: LineId) -> bool {
         let Some(line) = self.lines.get(id).filter(|line| line.members.is_empty()) else { return false };
-        self.index.remove(&(line.place, line.shape));
+        self.index.remove(&(line.place, line.kin));
         self.lines.remove(id);
         true
     }

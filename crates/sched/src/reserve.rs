@@ -14,6 +14,7 @@ use tenantry_types::{MonotonicTime, SlotId, WorkerId};
 
 use crate::queue::Sequence;
 use crate::share::{Rate, Reservation, SlotGroup};
+use crate::task::Place;
 use crate::tree::Key;
 
 /// A reservation, as it is numbered.
@@ -46,6 +47,10 @@ pub(crate) struct Reserve {
     asked_up_to_ns: u64,
     /// Its waiting tasks by F, with E.
     queue: BTreeMap<(u64, Sequence), u64>,
+    /// The same by where they are to run.
+    places: FxHashMap<Place, AtPlace>,
+    /// The first task of each place that somebody serves: what waits for a model that is not loaded hides nothing.
+    heads: BTreeSet<(u64, Sequence, Place)>,
     /// INVARIANT: the F of its entry in `Reserves::pending`, if it has one.
     pending: Option<u64>,
     /// The E of its first waiting task; the end of time where none waits.
@@ -54,7 +59,49 @@ pub(crate) struct Reserve {
     pub(crate) worker: Option<WorkerId>,
 }
 
+/// What waits of a reservation at one place; never empty.
+#[derive(Debug, Default)]
+struct AtPlace {
+    tasks: BTreeMap<(u64, Sequence), u64>,
+    is_served: bool,
+}
+
+impl AtPlace {
+    fn head(&self, place: Place) -> Option<(u64, Sequence, Place)> {
+        let first = self.tasks.keys().next().filter(|_| self.is_served);
+        first.map(|&(finish, sequence)| (finish, sequence, place))
+    }
+}
+
 impl Reserve {
+    /// Changes what waits at a place, and keeps its head in step.
+    fn change(&mut self, place: Place, change: impl FnOnce(&mut AtPlace)) {
+        let at = self.places.entry(place).or_default();
+        let was = at.head(place);
+        change(at);
+        let is = at.head(place);
+        if at.tasks.is_empty() {
+            self.places.remove(&place);
+        }
+        if was != is {
+            if let Some(was) = was {
+                self.heads.remove(&was);
+            }
+            self.heads.extend(is);
+        }
+    }
+
+    /// The places that somebody serves and its tasks wait for, by the F of the first: (F, sequence, place).
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (u64, Sequence, Place)> {
+        self.heads.iter().copied()
+    }
+
+    /// Its waiting tasks at a place by F: (F, sequence, E).
+    pub(crate) fn tasks_at(&self, place: Place) -> impl Iterator<Item = (u64, Sequence, u64)> {
+        let tasks = self.places.get(&place).into_iter().flat_map(|at| &at.tasks);
+        tasks.map(|(&(finish, sequence), &eligible)| (finish, sequence, eligible))
+    }
+
     pub(crate) fn head(&self) -> Option<(u64, Sequence, u64)> {
         self.queue.first_key_value().map(|(&(finish, sequence), &eligible)| (finish, sequence, eligible))
     }
@@ -120,6 +167,8 @@ impl Reserves {
                 spare_ns: 0,
                 asked_up_to_ns: 0,
                 queue: BTreeMap::new(),
+                places: FxHashMap::default(),
+                heads: BTreeSet::new(),
                 pending: None,
                 eligible_ns: u64::MAX,
                 worker: None,
@@ -216,19 +265,36 @@ impl Reserves {
         Some((asked - now_ns <= burst_ns.max(needs_ns), finish_ns))
     }
 
-    pub(crate) fn push(&mut self, tag: Tag, sequence: Sequence) {
+    /// A task waits; `is_served`: for a place that somebody serves.
+    pub(crate) fn push(&mut self, tag: Tag, sequence: Sequence, place: Place, is_served: bool) {
         if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
             reserve.queue.insert((tag.finish_ns, sequence), tag.eligible_ns);
+            reserve.change(place, |at| {
+                at.tasks.insert((tag.finish_ns, sequence), tag.eligible_ns);
+                at.is_served = is_served;
+            });
         }
         self.settle(tag.reserve);
     }
 
     /// A task waits no more. Its time stays asked for, whichever way it went.
-    pub(crate) fn take(&mut self, tag: Tag, sequence: Sequence) {
+    pub(crate) fn take(&mut self, tag: Tag, sequence: Sequence, place: Place) {
         if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
             reserve.queue.remove(&(tag.finish_ns, sequence));
+            reserve.change(place, |at| {
+                at.tasks.remove(&(tag.finish_ns, sequence));
+            });
         }
         self.settle(tag.reserve);
+    }
+
+    /// Somebody begins or ceases to serve a place.
+    pub(crate) fn set_served(&mut self, place: Place, is_served: bool) {
+        for (_, reserve) in &mut self.reserves {
+            if reserve.places.contains_key(&place) {
+                reserve.change(place, |at| at.is_served = is_served);
+            }
+        }
     }
 
     fn settle(&mut self, id: ReserveId) {
@@ -305,6 +371,19 @@ impl Reserves {
             let used_ns = if used_ns == 0 { 0 } else { reserve.time_for(used_ns) };
             let spare_ns = (tag.finish_ns - tag.eligible_ns).saturating_sub(used_ns);
             reserve.spare_ns = reserve.spare_ns.saturating_add(spare_ns);
+        }
+    }
+
+    /// A task waits again whose time was given back as if its weight had served it: taken out of what is to spare, or, where
+    /// that was used already, out of what comes next.
+    pub(crate) fn reclaim(&mut self, tag: Tag, now: MonotonicTime) {
+        if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
+            let needs_ns = tag.finish_ns - tag.eligible_ns;
+            let spare_ns = reserve.spare_ns.min(needs_ns);
+            reserve.spare_ns -= spare_ns;
+            if spare_ns < needs_ns {
+                reserve.tail_ns = reserve.tail_ns.max(now.as_nanos()).saturating_add(needs_ns - spare_ns);
+            }
         }
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
+use tenantry_types::{
+    BatchId, DeploymentId, KeyId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId,
+};
 
 use crate::admission::{Backlog, Policy, SchedulerConfig, Tuning};
 use crate::cost::{Costs, Estimate};
@@ -25,9 +27,6 @@ use crate::share::{SlotGroup, Subject};
 use crate::stats::{Demand, Stats, Usage};
 use crate::task::{Batching, Place, Task};
 use crate::tree::{Key, NodeId, Tree};
-
-/// Tasks of an aborted batch whose coming back is awaited; beyond it the oldest come back as new ones.
-const MAX_RETURNING: usize = 4096;
 
 /// Decides which task runs where and when.
 #[derive(Debug)]
@@ -59,8 +58,6 @@ pub struct Scheduler {
     ranked: BTreeSet<(SlotGroup, u64, Order, LineId, NodeId)>,
     reserves: Reserves,
     costs: Costs,
-    /// Tasks of batches that were ended for a reservation, until they come back.
-    returning: BTreeMap<TaskId, Returning>,
     next_sequence: Sequence,
     next_batch: u64,
     stats: Stats,
@@ -81,16 +78,14 @@ struct Waiting {
     /// When it can be given up: its deadline, or the last instant at which it could start in time.
     give_up: Option<MonotonicTime>,
     tag: Option<Tag>,
-    /// It ran once and was ended for a reservation.
+    /// It ran once and was ended for somebody else.
     was_aborted: bool,
+    /// It runs without company: a batch with it failed.
+    is_alone: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Returning {
-    sequence: Sequence,
-    arrival: MonotonicTime,
-    tag: Option<Tag>,
-}
+/// The tasks of a batch that begins.
+type Members = SmallVec<[Box<Waiting>; 8]>;
 
 #[derive(Debug, Clone, Copy)]
 struct Head {
@@ -156,19 +151,32 @@ struct Running {
     /// All its tasks are best-effort, may be ended, and have not been before.
     is_abortable: bool,
     aborted: Option<AbortCause>,
+    /// For whom it was suspended last, or is ended.
+    wanted_by: Option<Account>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct RunningMember {
-    task: TaskId,
-    flow: NodeId,
+    /// As it waited.
+    waiting: Box<Waiting>,
     /// Charged at dispatch.
     charged_ns: u64,
     /// It was charged against its weight's share, too.
     by_weight: bool,
-    sequence: Sequence,
-    arrival: MonotonicTime,
-    tag: Option<Tag>,
+}
+
+/// Who is charged for what nobody's task used. The node may be forgotten meanwhile, so its name is kept.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    tenant: TenantId,
+    deployment: Option<DeploymentId>,
+    key: Option<KeyId>,
+}
+
+impl Account {
+    fn of(task: &Task) -> Self {
+        Self { tenant: task.tenant, deployment: task.deployment, key: task.key }
+    }
 }
 
 impl Running {
@@ -226,7 +234,6 @@ impl Scheduler {
             ranked: BTreeSet::new(),
             reserves: Reserves::default(),
             costs: Costs::default(),
-            returning: BTreeMap::new(),
             next_sequence: 0,
             next_batch: 1,
             stats: Stats::default(),
@@ -305,7 +312,8 @@ impl Scheduler {
         self.starved.iter().filter_map(demand_of).collect()
     }
 
-    /// What each tenant, and each deployment as it calls it, was charged since the start, and what of it waits and runs.
+    /// What each tenant, and each deployment as it calls it, was charged and made others waste since the start, and what of
+    /// it waits and runs.
     pub fn usage(&self) -> Vec<Usage> {
         let of = |node: &crate::tree::Node| {
             let subject = match node.key {
@@ -314,7 +322,8 @@ impl Scheduler {
                 _ => return None,
             };
             let charged = Duration::from_nanos(u64::try_from(node.charged_ns).unwrap_or(0));
-            Some(Usage { subject, charged, queued_tasks: node.queued, running: node.running })
+            let wasted = Duration::from_nanos(node.wasted_ns);
+            Some(Usage { subject, charged, wasted, queued_tasks: node.queued, running: node.running })
         };
         let mut all: Vec<Usage> = self.tree.iter().filter_map(of).collect();
         all.sort_unstable_by_key(|usage| usage.subject);
@@ -355,9 +364,9 @@ impl Scheduler {
             Event::PlacementUp { placement, batching } => self.placement_up(placement, batching),
             Event::PlacementDown { placement } => self.placement_down(placement, decisions),
             Event::Ready { task } => self.ready(task, decisions),
-            Event::Again { task } => self.again(task, decisions),
             Event::Cancel { task } => self.cancel(task),
-            Event::Done { batch, used, outcome } => self.done(batch, used, outcome),
+            Event::MemoryShort { needed_by } => decisions.extend(self.memory_short(needed_by)),
+            Event::Done { batch, used, outcome } => self.done(batch, used, outcome, decisions),
         }
     }
 

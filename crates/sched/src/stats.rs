@@ -30,6 +30,8 @@ pub struct Usage {
     pub subject: Subject,
     /// Device time since the start, running batches by their estimate.
     pub charged: Duration,
+    /// Device time of others' batches that were ended for it; not in `charged`.
+    pub wasted: Duration,
     /// Tasks that wait.
     pub queued_tasks: u32,
     /// Tasks that run.
@@ -75,12 +77,14 @@ pub struct Stats {
     pub cancelled_tasks: u64,
     /// Tasks cancelled while they ran.
     pub cancelled_running_tasks: u64,
-    /// Batches that ran past their limit.
+    /// Batches that were told to end.
     pub aborted_batches: u64,
     /// Time slots were held by batches that are done, suspensions excluded.
     pub used: Duration,
-    /// The part of it that was used by batches which were ended for a reservation: charged to nobody.
+    /// The part of it that was used by batches which were interrupted: charged to none of their tasks.
     pub wasted: Duration,
+    /// The part of `wasted` that nobody asked for: a worker was stopped or lost. The rest is in [`Usage::wasted`].
+    pub wasted_by_machine: Duration,
     /// Batches that were suspended for a reservation, each time counted.
     pub suspensions: u64,
     /// Batches that are suspended now.

@@ -86,6 +86,8 @@ pub(crate) struct Node {
     limit: Option<Limit>,
     /// Device time charged since the start.
     pub(crate) charged_ns: i128,
+    /// Device time of others that was wasted for it.
+    pub(crate) wasted_ns: u64,
     /// Tasks below it that wait or run.
     pub(crate) queued: u32,
     pub(crate) queued_bytes: u64,
@@ -111,6 +113,7 @@ impl Node {
             children: 0,
             limit: None,
             charged_ns: 0,
+            wasted_ns: 0,
             queued: 0,
             queued_bytes: 0,
             queued_cost_ns: 0,
@@ -449,11 +452,31 @@ impl Tree {
             }
             next = node.parent;
             if by_weight {
-                let delta = i128::from(device_ns) * FRACTION * 1000 + node.remainder;
-                let weight = i128::from(node.weight.milli());
-                self.move_virtual(id, delta.div_euclid(weight), delta.rem_euclid(weight));
+                self.charge_weight(id, i128::from(device_ns));
             }
         }
+    }
+
+    /// Charges what others used for nothing on a flow's behalf. It counts against weights (`by_weight`: whoever has others
+    /// ended is served less of what is not reserved), not against limits: nobody can foresee it.
+    pub(crate) fn charge_waste(&mut self, flow: NodeId, device_ns: u64, by_weight: bool) {
+        let mut next = Some(flow);
+        while let Some(id) = next {
+            let Some(node) = self.nodes.get_mut(id) else { return };
+            node.wasted_ns = node.wasted_ns.saturating_add(device_ns);
+            next = node.parent;
+            if by_weight {
+                self.charge_weight(id, i128::from(device_ns));
+            }
+        }
+    }
+
+    /// Counts device time against a node's weight.
+    fn charge_weight(&mut self, id: NodeId, device_ns: i128) {
+        let Some(node) = self.nodes.get(id) else { return };
+        let delta = device_ns * FRACTION * 1000 + node.remainder;
+        let weight = i128::from(node.weight.milli());
+        self.move_virtual(id, delta.div_euclid(weight), delta.rem_euclid(weight));
     }
 
     /// Charges one turn, whatever it takes: for the round-robin baseline.

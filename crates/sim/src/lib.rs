@@ -7,6 +7,7 @@
 
 pub mod adversary;
 pub mod check;
+mod divide;
 pub mod experiments;
 pub mod log;
 pub mod picture;

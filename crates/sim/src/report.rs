@@ -21,7 +21,7 @@ pub struct Report {
     pub used_ns: u64,
     /// The part of it that went into answers after their deadline, or into tasks that were ended for theirs.
     pub late_ns: u64,
-    /// The part of it that was lost to batches ended for a reservation.
+    /// The part of it that was lost to batches that were interrupted.
     pub lost_ns: u64,
     /// Batches that were counted.
     pub batches: u64,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_sched::{Batching, Event, Policy, SchedulerConfig, Share, SlotGroup, Tier, Tuning};
+use tenantry_sched::{Batching, Event, Outcome, Policy, SchedulerConfig, Share, SlotGroup, Tier, Tuning};
 use tenantry_types::{DeploymentId, TenantId};
 
 /// Requests that may wait in a simulated machine unless a scenario says otherwise: more than any of them sends.
@@ -206,6 +206,8 @@ pub enum Fault {
     },
     /// A worker dies; a new one with the same models comes.
     WorkerDies {
+        /// How what it ran ends: failed, to be run again one by one, or interrupted.
+        outcome: Outcome,
         /// Which, of all workers, modulo their number.
         worker: usize,
         /// When it dies.

@@ -12,9 +12,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use tenantry_sched::{AbortCause, Decision, Event, Outcome, Scheduler, Task, TaskKind, split};
+use tenantry_sched::{AbortCause, Decision, Event, Outcome, Scheduler, Task, TaskKind};
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, SlotId, TaskId, TenantId, WorkerId};
 
+use crate::divide::divide;
 use crate::random::Random;
 use crate::report::{Report, SERVICE_BINS, TenantReport};
 use crate::scenario::{Scenario, tenant_id};
@@ -88,6 +89,7 @@ struct Load {
 
 #[derive(Debug)]
 struct Batch {
+    slot: SlotId,
     worker: WorkerId,
     tasks: Vec<TaskId>,
     weights: Vec<u64>,
@@ -101,6 +103,8 @@ struct Batch {
     is_suspended: bool,
     generation: u32,
     aborted: Option<AbortCause>,
+    /// Whose batch runs above it, or did last; or who needs its memory.
+    wanted_by: Option<usize>,
 }
 
 /// A world on its way.
@@ -130,6 +134,11 @@ pub struct World<'a> {
     numbers: BTreeMap<TenantId, usize>,
     /// Device time of each tenant since the beginning, to be compared with the scheduler's books.
     charged_ns: Vec<u128>,
+    /// Who needs memory, of the scheduler's last poll.
+    memory_needed_by: Option<usize>,
+    /// Device time that was wasted for each, and for nobody.
+    wasted_ns: Vec<u128>,
+    wasted_by_machine_ns: u128,
     used_ns: u128,
     report: Report,
 }
@@ -171,6 +180,9 @@ impl<'a> World<'a> {
             noise: Random::fork(scenario.seed, u64::MAX),
             numbers: (0..scenario.tenants.len()).map(|number| (tenant_id(number), number)).collect(),
             charged_ns: vec![0; scenario.tenants.len()],
+            wasted_ns: vec![0; scenario.tenants.len()],
+            wasted_by_machine_ns: 0,
+            memory_needed_by: None,
             used_ns: 0,
             report: Report {
                 slots: scenario.slots.len(),
@@ -240,7 +252,11 @@ impl<'a> World<'a> {
                     self.end(batch, Outcome::Finished);
                 }
             }
-            What::AbortEnds(batch) => self.end(batch, Outcome::Aborted),
+            What::AbortEnds(batch) => {
+                let for_others =
+                    self.batches.get(&batch).and_then(|known| known.aborted).is_some_and(AbortCause::is_for_others);
+                self.end(batch, if for_others { Outcome::Interrupted } else { Outcome::Failed });
+            }
             What::Breaks(fault) => self.breaks(fault),
             What::Heals(fault) => self.heals(fault),
             What::Arrives { source } => self.arrives(source),
@@ -278,6 +294,11 @@ impl<'a> World<'a> {
         if let Some(wake_ns) = self.wake_ns {
             self.at(wake_ns, What::Wakes);
         }
+        for event in &events {
+            if let Event::MemoryShort { needed_by } = event {
+                self.memory_needed_by = needed_by.and_then(|tenant| self.numbers.get(&tenant).copied());
+            }
+        }
         let poll = Poll {
             at: now,
             events: &events,
@@ -312,6 +333,7 @@ impl<'a> World<'a> {
                 if let Some(known) = self.batches.get_mut(&batch) {
                     known.ran_ns += self.now_ns - known.resumed_ns;
                     known.is_suspended = true;
+                    known.wanted_by = None;
                     known.generation += 1;
                 }
             }
@@ -328,6 +350,9 @@ impl<'a> World<'a> {
             Decision::Abort { batch, cause } => {
                 if let Some(known) = self.batches.get_mut(&batch) {
                     known.aborted = Some(cause);
+                    if cause == AbortCause::Memory {
+                        known.wanted_by = self.memory_needed_by;
+                    }
                     self.at(self.now_ns + nanos(self.scenario.abort_takes), What::AbortEnds(batch));
                 }
             }
@@ -348,7 +373,16 @@ impl<'a> World<'a> {
         let total_ns = ((plain_ns as f64 * slow * self.noise.noise(self.scenario.noise)) as u64).max(1);
         self.machine.touch(placement, worker, self.now_ns);
         self.at(self.now_ns + total_ns, What::Ends { batch, generation: 0 });
+        let first = tasks.first();
+        let wanted_by = first.and_then(|task| {
+            self.requests.get(task).map(|request| request.tenant).or(self.loads.get(task).map(|load| load.tenant))
+        });
+        for below in self.batches.values_mut().filter(|below| below.slot == slot && below.is_suspended) {
+            // It was suspended for the first that runs above it.
+            below.wanted_by = below.wanted_by.or(wanted_by);
+        }
         let started = Batch {
+            slot,
             worker,
             tasks,
             weights,
@@ -360,6 +394,7 @@ impl<'a> World<'a> {
             is_suspended: false,
             generation: 0,
             aborted: None,
+            wanted_by: None,
         };
         self.batches.insert(batch, started);
     }
@@ -375,8 +410,18 @@ impl<'a> World<'a> {
         } else {
             used
         };
+        // Only of several it is not known which one is to blame.
+        let outcome = if outcome == Outcome::Split && batch.tasks.len() < 2 { Outcome::Failed } else { outcome };
+        let is_lost = outcome == Outcome::Interrupted;
+        let comes_back = is_lost || outcome == Outcome::Split;
+        if comes_back {
+            let gone = |task: &&TaskId| self.requests.get(task).is_some_and(|request| !request.client_waits);
+            self.ended.extend(batch.tasks.iter().filter(gone).map(|&task| Event::Cancel { task }));
+        }
         self.ended.push(Event::Done { batch: id, used: told, outcome });
-        let is_lost = outcome == Outcome::Aborted && batch.aborted == Some(AbortCause::Preempted);
+        if is_lost {
+            self.waste(&batch, ran_ns);
+        }
         let is_counted = self.now_ns > nanos(self.scenario.warm_up) && self.now_ns <= self.end_ns;
         if is_counted {
             self.report.used_ns += ran_ns;
@@ -388,7 +433,7 @@ impl<'a> World<'a> {
             }
         }
         self.used_ns += u128::from(ran_ns);
-        let shares = split(if is_lost { 0 } else { ran_ns }, &batch.weights);
+        let shares = divide(if is_lost { 0 } else { ran_ns }, &batch.weights);
         for (task, share) in batch.tasks.into_iter().zip(shares) {
             if let Some(load) = self.loads.remove(&task) {
                 self.charge(load.tenant, share, batch.began_ns, is_counted);
@@ -402,10 +447,9 @@ impl<'a> World<'a> {
             if is_counted && (is_late || batch.aborted == Some(AbortCause::Deadline)) {
                 self.report.late_ns += share;
             }
-            if is_lost {
-                if let Some(request) = self.requests.get(&task).filter(|request| request.client_waits) {
-                    self.happened.push(Event::Again { task: request.task.clone() });
-                } else {
+            if comes_back {
+                // Who waits, waits on.
+                if self.requests.get(&task).is_some_and(|request| !request.client_waits) {
                     self.requests.remove(&task);
                 }
                 continue;
@@ -424,6 +468,15 @@ impl<'a> World<'a> {
                 },
                 false,
             );
+        }
+    }
+
+    /// What was used for nothing is on whom it was ended for.
+    fn waste(&mut self, batch: &Batch, ran_ns: u64) {
+        let wanted_by = batch.wanted_by.filter(|_| batch.aborted.is_some_and(AbortCause::is_for_others));
+        match wanted_by.and_then(|tenant| self.wasted_ns.get_mut(tenant)) {
+            Some(wasted_ns) => *wasted_ns += u128::from(ran_ns),
+            None => self.wasted_by_machine_ns += u128::from(ran_ns),
         }
     }
 

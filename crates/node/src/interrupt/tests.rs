@@ -50,11 +50,16 @@ fn spec() -> Arc<VersionSpec> {
 
 impl Bed {
     async fn start(slots: u16) -> Self {
+        Self::with(|config| config.slots = slots).await
+    }
+
+    async fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
         let binary = PathBuf::from(std::env::current_exe().unwrap().parent().unwrap().parent().unwrap());
         let binary = binary.join("tenantry-worker");
         assert!(binary.exists(), "build the worker first: cargo build --release -p tenantry-worker");
         let (spawner, exits) = tenantry_jail::Spawner::start(&binary).unwrap();
-        let config = NodeConfig { slots, ..NodeConfig::small(binary, cache::runtime_library()) };
+        let mut config = NodeConfig::small(binary, cache::runtime_library());
+        change(&mut config);
         let node = Node::start(config, spawner, exits).unwrap();
         let spec = spec();
         let bed = Self { placement: node.placement(&spec, domain()), version: spec.version, node };
@@ -235,14 +240,74 @@ async fn a_preempted_run_is_run_again_and_nobody_is_blamed() {
     let long = bed.count_to(LONG);
     let (batch, worker, _) = bed.running().await;
     // At once, perhaps before the worker has read what it is to run: the word must not be lost.
-    bed.node.suspend(batch, worker);
-    bed.until("standstill", |_| bed.stands(worker).then_some(())).await;
-    // It stands, so it must be let go on in order to end.
     bed.node.abort(batch, AbortCause::Preempted);
     let answer = long.await.unwrap();
     assert_eq!((total(&answer), answer.timing.suspended), (LONG, Duration::ZERO));
     assert!(bed.stats_of(worker).is_some());
     assert_eq!((bed.node.stats().worker_deaths, bed.node.status_of(bed.version).deaths), (0, 0));
+    let stats = bed.node.with_scheduler(tenantry_sched::Scheduler::stats);
+    assert!(stats.wasted > Duration::ZERO, "{stats:?}");
+    // The load, too.
+    assert_eq!((stats.admitted_tasks, stats.dispatched_tasks, stats.misuses), (2, 3, 0));
+}
+
+/// To let it go on in order to end it would let it run beside what it was stopped for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_run_that_is_ended_never_runs_on() {
+    let bed = Bed::start(1).await;
+    let long = bed.count_to(LONG);
+    let (batch, worker, _) = bed.running().await;
+    bed.node.suspend(batch, worker);
+    bed.until("standstill", |_| bed.stands(worker).then_some(())).await;
+    let cpu_time = |pid: rustix::process::Pid| {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields.get(11..13).map(|times| times.join(" "))
+    };
+    let pid = bed.pid(worker);
+    let before = cpu_time(pid);
+    bed.node.abort(batch, AbortCause::Preempted);
+    bed.until("death", |_| {
+        let now = cpu_time(pid);
+        assert!(now.is_none() || now == before, "it ran on: {before:?}, {now:?}");
+        bed.stats_of(worker).is_none().then_some(())
+    })
+    .await;
+    bed.load().await;
+    assert_eq!(total(&long.await.unwrap()), LONG);
+    assert_eq!((bed.node.stats().worker_deaths, bed.node.status_of(bed.version).deaths), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_given_up_while_its_batch_ends_does_not_come_back() {
+    let bed = Bed::start(1).await;
+    let (endless, next) = (bed.count_to(i64::MAX), bed.count_to(7));
+    let (batch, _, _) = bed.running().await;
+    drop(endless);
+    bed.node.abort(batch, AbortCause::Preempted);
+    assert_eq!(total(&next.await.unwrap()), 7);
+    let stats = bed.node.with_scheduler(tenantry_sched::Scheduler::stats);
+    assert_eq!((stats.queued_tasks, stats.running_tasks, stats.misuses), (0, 0, 0));
+    assert!(bed.node.inflight.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_memory_is_short_best_effort_work_is_ended_and_run_again() {
+    let bed = Bed::with(|config| config.memory_floor_bytes = 1 << 20).await;
+    let tier = Some(tenantry_sched::Tier::BestEffort);
+    let share = tenantry_sched::Share { tier, ..tenantry_sched::Share::default() };
+    bed.node.set_shares(vec![(tenantry_sched::Subject::Tenant(tenant()), Some(share))]);
+    let long = bed.count_to(LONG);
+    bed.running().await;
+    let mut watch = crate::memory::Watch::default();
+    bed.node.note_memory(&mut watch, 1 << 20);
+    assert_eq!(bed.node.stats().aborted_batches, 0);
+    bed.node.note_memory(&mut watch, (1 << 20) - 1);
+    assert_eq!(bed.node.stats().aborted_batches, 1);
+    assert_eq!(total(&long.await.unwrap()), LONG);
+    let stats = bed.node.with_scheduler(tenantry_sched::Scheduler::stats);
+    assert!(!stats.wasted.is_zero() && stats.wasted == stats.wasted_by_machine, "{stats:?}");
+    assert_eq!(bed.node.status_of(bed.version).deaths, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

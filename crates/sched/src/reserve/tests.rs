@@ -28,7 +28,7 @@ fn three() -> (Reserves, ReserveId) {
     for (&id, sequence) in ids[1..].iter().zip(1..) {
         let (tag, _) = reserves.tag(id, 20_000_000, at(0)).unwrap();
         assert_eq!(tag.finish_ns, 100_000_000);
-        reserves.push(tag, sequence);
+        reserves.push(tag, sequence, Place::Worker(WorkerId(1)), true);
     }
     (reserves, ids[0])
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tenantry_types::TaskId;
 
 use crate::admission::{MAX_RETRY_AFTER, MIN_RETRY_AFTER, Policy};
-use crate::event::{Decision, RejectReason};
+use crate::event::{Decision, Phase, RejectReason};
 use crate::queue::Sequence;
 use crate::reserve::{ReserveId, Tag};
 use crate::scheduler::queues::Expected;
 use crate::scheduler::shares::reserve_key_of;
-use crate::scheduler::{Scheduler, Whereabouts, nanos};
+use crate::scheduler::{Scheduler, Waiting, Whereabouts, nanos};
 use crate::share::Subject;
 use crate::task::{Place, Task};
 use crate::tree::{Key, NodeId};
@@ -48,29 +48,41 @@ impl Scheduler {
         self.stats.admitted_tasks += 1;
         let sequence = self.take_sequence();
         let tag = reserve.and_then(|reserve| self.reserves.tag(reserve, expected.upper, self.now)).map(|(tag, _)| tag);
-        self.enqueue(task, sequence, self.now, tag, false);
+        self.enqueue(task, sequence, tag);
     }
 
-    pub(super) fn again(&mut self, task: Task, decisions: &mut Vec<Decision>) {
-        if self.tasks.contains_key(&task.id) {
-            self.stats.misuses += 1;
-            return;
-        }
-        let returning = self.returning.remove(&task.id);
-        if !self.places.contains_key(&task.place) {
-            decisions.push(Decision::Drop { task: task.id });
+    /// A task of a batch that is done waits again, where it was: what was done to it is not held against it. It was
+    /// admitted once, so a full queue does not refuse it, only a place that is gone or a deadline that passed.
+    pub(super) fn come_back(&mut self, mut waiting: Box<Waiting>, phase: Phase, decisions: &mut Vec<Decision>) {
+        let task = &waiting.task;
+        let belongs =
+            |tag: &Tag| !self.reserves.is_floor(tag.reserve) || self.reserve_of_task(task) == Some(tag.reserve);
+        let tag = waiting.tag.filter(belongs);
+        let ended = if !self.places.contains_key(&task.place) {
+            self.stats.dropped_tasks += 1;
+            Some(Decision::Drop { task: task.id })
         } else if task.deadline.is_some_and(|deadline| deadline <= self.now) {
             self.stats.expired_tasks += 1;
-            decisions.push(Decision::Expire { task: task.id });
-        } else if let Some(returning) = returning {
-            // Where it was: what was done to it is not held against it.
-            let belongs =
-                |tag: &Tag| !self.reserves.is_floor(tag.reserve) || self.reserve_of_task(&task) == Some(tag.reserve);
-            let tag = returning.tag.filter(belongs);
-            self.enqueue(task, returning.sequence, returning.arrival, tag, true);
+            Some(Decision::Expire { task: task.id })
         } else {
-            let sequence = self.take_sequence();
-            self.enqueue(task, sequence, self.now, None, false);
+            None
+        };
+        waiting.tag = tag;
+        // What runs by weight has given its reserved time back.
+        match (ended, phase) {
+            (None, Phase::Shared) => {
+                if let Some(tag) = tag {
+                    self.reserves.reclaim(tag, self.now);
+                }
+                self.put(waiting);
+            }
+            (None, Phase::Reserved) => self.put(waiting),
+            (Some(decision), phase) => {
+                decisions.push(decision);
+                if let Some(tag) = tag.filter(|_| phase == Phase::Reserved) {
+                    self.forgive(tag, 0);
+                }
+            }
         }
     }
 
@@ -90,11 +102,7 @@ impl Scheduler {
                 *cancelled = true;
                 self.stats.cancelled_running_tasks += 1;
             }
-            Some(Whereabouts::Running { .. }) => {}
-            // One that was to come back does not.
-            None => {
-                self.returning.remove(&id);
-            }
+            Some(Whereabouts::Running { .. }) | None => {}
         }
     }
 

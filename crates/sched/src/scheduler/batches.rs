@@ -7,10 +7,9 @@ use tenantry_types::{BatchId, SlotId};
 
 use crate::admission::Policy;
 use crate::event::{AbortCause, BatchTasks, Decision, Outcome, Phase, Weights};
+use crate::reserve::Tag;
 use crate::scheduler::choose::Pick;
-use crate::scheduler::{
-    MAX_RETURNING, Returning, Running, RunningMember, Scheduler, Timer, Waiting, Whereabouts, nanos,
-};
+use crate::scheduler::{Account, Members, Running, RunningMember, Scheduler, Timer, Whereabouts, nanos};
 use crate::share::Tier;
 use crate::split::split;
 use crate::task::{Place, TaskKind};
@@ -85,38 +84,34 @@ impl Scheduler {
             suspended_until: None,
             is_abortable: true,
             aborted: None,
+            wanted_by: None,
         };
         let mut tasks = BatchTasks::with_capacity(members.len());
         let mut owed = Owed::default();
         let mut last_deadline = Some(tenantry_types::MonotonicTime::ZERO);
-        for (member, charged_ns) in members.iter().zip(charges) {
-            let Waiting { task, flow, arrival, order, tag, was_aborted, cost_ns, .. } = member;
+        let mut tags = SmallVec::<[Tag; 8]>::new();
+        for (waiting, charged_ns) in members.into_iter().zip(charges) {
+            let task = &waiting.task;
             // Company in a reserved batch that has no reservation itself pays by weight.
-            let by_weight = pick.phase == Phase::Shared || tag.is_none();
+            let by_weight = pick.phase == Phase::Shared || waiting.tag.is_none();
             self.tasks.insert(task.id, Whereabouts::Running { cancelled: false });
-            owed.add(*flow, by_weight, i64::try_from(charged_ns).unwrap_or(i64::MAX));
-            running.cost = running.cost.saturating_add(Duration::from_nanos(*cost_ns));
+            owed.add(waiting.flow, by_weight, i64::try_from(charged_ns).unwrap_or(i64::MAX));
+            running.cost = running.cost.saturating_add(Duration::from_nanos(waiting.cost_ns));
             running.run_limit = running.run_limit.max(task.run_limit);
             let may_end = task.abortable
-                && !was_aborted
+                && !waiting.was_aborted
                 && self.tree.tier(task.tenant, task.deployment, task.key) == Tier::BestEffort;
             running.is_abortable &= may_end;
             last_deadline =
                 last_deadline.max(task.deadline).filter(|_| task.deadline.is_some() && last_deadline.is_some());
-            let sequence = order.sequence;
-            running.members.push(RunningMember {
-                task: task.id,
-                flow: *flow,
-                charged_ns,
-                by_weight,
-                sequence,
-                arrival: *arrival,
-                tag: *tag,
-            });
             tasks.push(task.id);
-            if let Some(reserve) = tag.and_then(|tag| self.reserves.get_mut(tag.reserve)) {
-                reserve.worker = Some(pick.worker);
+            if let Some(tag) = waiting.tag {
+                tags.push(tag);
+                if let Some(reserve) = self.reserves.get_mut(tag.reserve) {
+                    reserve.worker = Some(pick.worker);
+                }
             }
+            running.members.push(RunningMember { waiting, charged_ns, by_weight });
         }
         for (flow, by_weight, device_ns, _) in owed.flows {
             self.charge(flow, device_ns, by_weight);
@@ -144,7 +139,7 @@ impl Scheduler {
         let (worker, phase, run_limit) = (pick.worker, pick.phase, running.run_limit);
         self.running.insert(batch, running);
         if phase == Phase::Shared {
-            for tag in members.iter().filter_map(|member| member.tag) {
+            for tag in tags {
                 self.forgive(tag, 0);
             }
         }
@@ -154,7 +149,7 @@ impl Scheduler {
 
     /// By what a batch divides its time: the part that does not grow with the rows in equal shares, the rest by rows. So
     /// nobody pays more than what it would have cost alone, as long as joining saves anything.
-    fn weights(&self, members: &[Waiting]) -> Weights {
+    fn weights(&self, members: &Members) -> Weights {
         let Some(first) = members.first() else { return Weights::new() };
         let cell = match first.task.place {
             Place::Placement(placement) if self.policy == Policy::Fair => self.costs.get(placement, first.task.bucket),
@@ -176,8 +171,8 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn done(&mut self, batch: BatchId, used: Duration, outcome: Outcome) {
-        let Some(running) = self.running.remove(&batch) else {
+    pub(super) fn done(&mut self, batch: BatchId, used: Duration, outcome: Outcome, decisions: &mut Vec<Decision>) {
+        let Some(mut running) = self.running.remove(&batch) else {
             self.stats.misuses += 1;
             return;
         };
@@ -205,37 +200,42 @@ impl Scheduler {
             worker.running = None;
         }
         let used_ns = nanos(used);
-        let comes_back = outcome == Outcome::Aborted && running.aborted == Some(AbortCause::Preempted);
-        // What a reservation's suspension wasted is nobody's fault who waits for it.
-        let owed_ns = if comes_back { 0 } else { used_ns };
-        let shares = split(owed_ns, &running.weights);
+        let is_waste = outcome == Outcome::Interrupted;
+        let comes_back = is_waste || outcome == Outcome::Split;
+        let shares = split(if is_waste { 0 } else { used_ns }, &running.weights);
+        let members = std::mem::take(&mut running.members);
         let mut owed = Owed::default();
-        for (member, &share) in running.members.iter().zip(&shares) {
+        for (member, &share) in members.iter().zip(&shares) {
             let correction = i64::try_from(i128::from(share) - i128::from(member.charged_ns)).unwrap_or(i64::MAX);
-            owed.add(member.flow, member.by_weight, correction);
-            let cancelled = matches!(self.tasks.remove(&member.task), Some(Whereabouts::Running { cancelled: true }));
-            if comes_back && !cancelled {
-                if self.returning.len() >= MAX_RETURNING {
-                    self.returning.pop_first();
-                }
-                let &RunningMember { sequence, arrival, tag, .. } = member;
-                self.returning.insert(member.task, Returning { sequence, arrival, tag });
-            }
+            owed.add(member.waiting.flow, member.by_weight, correction);
         }
         for (flow, by_weight, device_ns, tasks) in owed.flows {
             self.charge(flow, device_ns, by_weight);
             self.tree.count_done(flow, tasks);
         }
-        if !comes_back && running.phase == Phase::Reserved {
-            // Set aside was what each would hardly exceed.
-            for (tag, share) in
-                running.members.iter().zip(shares).filter_map(|(member, share)| Some((member.tag?, share)))
-            {
+        if is_waste {
+            self.waste(&running, used_ns);
+        }
+        for (RunningMember { mut waiting, .. }, share) in members.into_iter().zip(shares) {
+            let cancelled =
+                matches!(self.tasks.remove(&waiting.task.id), Some(Whereabouts::Running { cancelled: true }));
+            if comes_back && !cancelled && !(outcome == Outcome::Split && waiting.is_alone) {
+                waiting.is_alone |= outcome == Outcome::Split;
+                // Once: who is ended again and again would never come to an end.
+                waiting.was_aborted |= is_waste && running.aborted.is_some();
+                self.come_back(waiting, running.phase, decisions);
+                continue;
+            }
+            if comes_back && !cancelled {
+                // It ran alone already; another time would not be the last.
+                self.stats.misuses += 1;
+                self.stats.dropped_tasks += 1;
+                decisions.push(Decision::Drop { task: waiting.task.id });
+            }
+            // Set aside was what it would hardly exceed.
+            if let Some(tag) = waiting.tag.filter(|_| running.phase == Phase::Reserved) {
                 self.forgive(tag, share);
             }
-        }
-        if comes_back {
-            self.stats.wasted = self.stats.wasted.saturating_add(used);
         }
         if outcome == Outcome::Finished {
             self.backlog.learn(running.cost, used);
@@ -246,6 +246,20 @@ impl Scheduler {
             }
         }
         self.stats.used = self.stats.used.saturating_add(used);
+    }
+
+    /// What a batch used for nothing is charged to whoever wanted it ended: to the machine, if nobody did.
+    fn waste(&mut self, running: &Running, used_ns: u64) {
+        let used = Duration::from_nanos(used_ns);
+        self.stats.wasted = self.stats.wasted.saturating_add(used);
+        let is_for_others = running.aborted.is_some_and(AbortCause::is_for_others);
+        match running.wanted_by.filter(|_| is_for_others) {
+            Some(Account { tenant, deployment, key }) => {
+                let flow = self.tree.flow(tenant, deployment, key);
+                self.tree.charge_waste(flow, used_ns, self.policy == Policy::Fair);
+            }
+            None => self.stats.wasted_by_machine = self.stats.wasted_by_machine.saturating_add(used),
+        }
     }
 
     /// Ends a batch, once.

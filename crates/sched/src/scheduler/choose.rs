@@ -8,14 +8,20 @@ use crate::event::{Decision, Phase};
 use crate::queue::{Line, LineId, Sequence};
 use crate::reserve::{Reserve, ReserveId};
 use crate::scheduler::queues::MOST_EXPECTED_NS;
-use crate::scheduler::{Scheduler, nanos};
+use crate::scheduler::{Scheduler, Waiting, nanos};
 use crate::share::SlotGroup;
 use crate::task::Place;
 use crate::tree::{Key, NodeId, virtual_time};
 
-/// Waiting tasks of one reservation, or urgent ones of one group, that are looked at for one that could start: those
-/// before it wait for a busy worker.
+/// Waiting tasks of one reservation at one place that are looked at for one that could start: those before it wait for
+/// company.
 pub(super) const LOOKAHEAD: usize = 8;
+/// Places with waiting tasks of one reservation that are looked at for one with an idle worker. Those that nobody serves do
+/// not count.
+pub(super) const PLACES_AHEAD: usize = 64;
+/// Heads that are urgent which are looked at for one that may go first: those before it wait for a busy worker, or belong to
+/// who is too far ahead.
+const URGENT_AHEAD: usize = 64;
 /// Tasks of a line that are looked at for each that a batch could still take.
 const FILL_LOOKAHEAD: usize = 4;
 /// Tasks of a flow that may be given up for a larger batch of those behind them.
@@ -101,7 +107,7 @@ impl Scheduler {
         let drain_ns = self.backlog.joined_ns(nanos(self.backlog.cost())) / slots;
         let drain_ns = drain_ns.saturating_add(nanos(self.tuning.quantum));
         let horizon = self.now.as_nanos().saturating_add(drain_ns.min(2 * nanos(self.tuning.quantum)));
-        let urgent = self.pick_ranked(group, LOOKAHEAD, horizon, |flow| self.tree.is_within(flow, window));
+        let urgent = self.pick_ranked(group, URGENT_AHEAD, horizon, |flow| self.tree.is_within(flow, window));
         urgent.or_else(|| {
             let root = self.tree.find(&Key::Root(group))?;
             self.descend(root)
@@ -138,7 +144,10 @@ impl Scheduler {
 
     /// A worker that could take a line's next batch now.
     pub(super) fn idle_worker(&self, line: LineId) -> Option<WorkerId> {
-        let place = self.lines.get(line)?.place;
+        self.idle_worker_at(self.lines.get(line)?.place)
+    }
+
+    fn idle_worker_at(&self, place: Place) -> Option<WorkerId> {
         let is_idle = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.running.is_none());
         match place {
             Place::Worker(worker) => Some(worker).filter(is_idle),
@@ -185,16 +194,23 @@ impl Scheduler {
         if only_eligible && reserve.eligible_ns > now {
             return None;
         }
-        reserve.tasks().take(LOOKAHEAD).take_while(|&(_, _, e)| !only_eligible || e <= now).find_map(
-            |(_, sequence, _)| {
-                let waiting = self.waiting.get(&sequence)?;
-                if !self.is_due(waiting.line) {
-                    return None;
-                }
-                let worker = self.idle_worker(waiting.line)?;
-                Some(Pick { sequence, line: waiting.line, flow: waiting.flow, worker, phase: Phase::Reserved })
-            },
-        )
+        let mut first: Option<(u64, Pick)> = None;
+        for (head, _, place) in reserve.heads().take(PLACES_AHEAD) {
+            if first.as_ref().is_some_and(|(finish, _)| *finish <= head) {
+                break;
+            }
+            let Some(worker) = self.idle_worker_at(place) else { continue };
+            let tasks = reserve.tasks_at(place).take(LOOKAHEAD).take_while(|&(_, _, e)| !only_eligible || e <= now);
+            let due = tasks.map(|(finish, sequence, _)| (finish, sequence)).find_map(|(finish, sequence)| {
+                let Waiting { line, flow, .. } = **self.waiting.get(&sequence)?;
+                let pick = Pick { sequence, line, flow, worker, phase: Phase::Reserved };
+                self.is_due(line).then_some((finish, pick))
+            });
+            if let Some((finish, pick)) = due.filter(|(due, _)| first.as_ref().is_none_or(|(known, _)| due < known)) {
+                first = Some((finish, pick));
+            }
+        }
+        first.map(|(_, pick)| pick)
     }
 
     /// Whether the length of what starts on a slot matters to what is reserved there. It does not where it would be
@@ -227,11 +243,7 @@ impl Scheduler {
             })
             .collect();
         // What waits for a worker that is missing could not run whatever the length.
-        let counts = |reserve: &Reserve| {
-            let is_served =
-                |sequence| self.waiting.get(&sequence).is_some_and(|waiting| self.is_served(waiting.task.place));
-            reserve.tasks().take(LOOKAHEAD).any(|(_, sequence, _)| is_served(sequence))
-        };
+        let counts = |reserve: &Reserve| reserve.heads().next().is_some();
         self.reserves.room(slot, self.now, self.tuning.quantum, &gone, &counts)
     }
 

@@ -1,15 +1,17 @@
-//! Suspending what runs for what is reserved, so that no batch, however long, voids a reservation.
+//! Suspending what runs for what is reserved, so that no batch, however long, voids a reservation; and ending it, where
+//! memory is short.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tenantry_types::{MonotonicTime, SlotId, WorkerId};
+use tenantry_types::{MonotonicTime, SlotId, TenantId, WorkerId};
 
 use crate::admission::Policy;
-use crate::event::{Decision, Phase};
+use crate::event::{AbortCause, Decision, Phase};
 use crate::reserve::Reserve;
-use crate::scheduler::choose::{Chosen, LOOKAHEAD, Pick};
-use crate::scheduler::{Running, Scheduler, Timer, nanos};
+use crate::scheduler::choose::{Chosen, LOOKAHEAD, PLACES_AHEAD, Pick};
+use crate::scheduler::{Account, Running, Scheduler, Timer, nanos};
 use crate::share::SlotGroup;
 
 impl Scheduler {
@@ -22,7 +24,8 @@ impl Scheduler {
         let groups: SmallVec<[SlotGroup; 4]> = self.slots.groups().collect();
         for group in groups {
             while let Some((pick, slot)) = self.preemption(group) {
-                let Some(suspended) = self.suspend(slot) else { break };
+                let wanted_by = self.waiting.get(&pick.sequence).map(|waiting| Account::of(&waiting.task));
+                let Some(suspended) = self.suspend(slot, wanted_by) else { break };
                 decisions.push(suspended);
                 match self.start(pick, slot) {
                     Some(started) => decisions.push(started),
@@ -80,13 +83,18 @@ impl Scheduler {
         }
     }
 
-    fn suspend(&mut self, slot: SlotId) -> Option<Decision> {
+    fn suspend(&mut self, slot: SlotId, wanted_by: Option<Account>) -> Option<Decision> {
         let batch = self.slots.get(slot)?.running?;
         let running = self.running.get_mut(&batch)?;
         running.ran = running.ran_by(self.now);
         running.is_suspended = true;
+        running.wanted_by = wanted_by;
         if let Some(at) = running.overrun_at.take() {
             self.timers.remove(&(at, Timer::Overrun(batch)));
+        }
+        // Only what is let go on can end politely: when it is, it is told.
+        if let Some(at) = running.deadline_at {
+            self.timers.remove(&(at, Timer::Deadline(batch)));
         }
         if running.is_abortable {
             let until = self.now.saturating_add(self.tuning.suspend_limit);
@@ -99,6 +107,20 @@ impl Scheduler {
         });
         self.stats.suspensions += 1;
         Some(Decision::Suspend { batch, worker })
+    }
+
+    /// Ends a batch that may be: one that lies suspended, which uses its memory least, then the one that has run for the
+    /// shortest time, which wastes least.
+    pub(super) fn memory_short(&mut self, needed_by: Option<TenantId>) -> Option<Decision> {
+        let may_end = |running: &Running| {
+            running.is_abortable && running.aborted.is_none() && self.workers.contains_key(&running.worker)
+        };
+        let all = self.running.iter().filter(|(_, running)| may_end(running));
+        let (&batch, _) =
+            all.min_by_key(|(batch, running)| (!running.is_suspended, running.ran_by(self.now), Reverse(**batch)))?;
+        let running = self.running.get_mut(&batch)?;
+        running.wanted_by = needed_by.map(|tenant| Account { tenant, deployment: None, key: None });
+        self.abort(batch, AbortCause::Memory)
     }
 
     /// Lets what was suspended on a slot run on.
@@ -115,6 +137,11 @@ impl Scheduler {
             let at = self.now.saturating_add(running.run_limit.saturating_sub(running.ran));
             running.overrun_at = Some(at);
             self.timers.insert((at, Timer::Overrun(batch)));
+            // The poll that resumes it has looked at its timers already.
+            if let Some(at) = &mut running.deadline_at {
+                *at = (*at).max(self.now.saturating_add(Duration::from_nanos(1)));
+                self.timers.insert((*at, Timer::Deadline(batch)));
+            }
         }
         let worker = running.worker;
         self.slots.hold(slot, |slot| {
@@ -152,9 +179,11 @@ impl Scheduler {
                 }
                 waits = true;
                 // Not only the first: the worker it needs may be busy, and another's be idle.
-                let mut eligible = reserve.tasks().take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
-                if let Some(at) = eligible.find(|&at| at > now_ns) {
-                    sooner(MonotonicTime::from_nanos(at));
+                for (_, _, place) in reserve.heads().take(PLACES_AHEAD) {
+                    let mut eligible = reserve.tasks_at(place).take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
+                    if let Some(at) = eligible.find(|&at| at > now_ns) {
+                        sooner(MonotonicTime::from_nanos(at));
+                    }
                 }
             }
             // It waits because what runs was expected to end soon: look again when that is over.

@@ -4,9 +4,9 @@ use smallvec::SmallVec;
 use tenantry_types::{MonotonicTime, TaskId};
 
 use crate::admission::Policy;
-use crate::queue::{LineId, Member, Order, Sequence, release};
+use crate::queue::{Kin, LineId, Member, Order, Sequence, release};
 use crate::reserve::Tag;
-use crate::scheduler::{Head, Scheduler, Timer, Waiting, Whereabouts, nanos};
+use crate::scheduler::{Head, Members, Scheduler, Timer, Waiting, Whereabouts, nanos};
 use crate::share::Tier;
 use crate::task::{Place, Task};
 use crate::tree::{Key, NodeId};
@@ -46,18 +46,10 @@ impl Scheduler {
     }
 
     /// Puts a task that was admitted into the queue.
-    pub(super) fn enqueue(
-        &mut self,
-        task: Task,
-        sequence: Sequence,
-        arrival: MonotonicTime,
-        tag: Option<Tag>,
-        was_aborted: bool,
-    ) {
-        self.tasks.insert(task.id, Whereabouts::Waiting(sequence));
-        let mut waiting = Box::new(Waiting {
+    pub(super) fn enqueue(&mut self, task: Task, sequence: Sequence, tag: Option<Tag>) {
+        self.put(Box::new(Waiting {
             task,
-            arrival,
+            arrival: self.now,
             order: Order { key: 0, sequence },
             flow: 0,
             line: 0,
@@ -65,8 +57,15 @@ impl Scheduler {
             upper_ns: 0,
             give_up: None,
             tag,
-            was_aborted,
-        });
+            was_aborted: false,
+            is_alone: false,
+        }));
+    }
+
+    /// Into the queue, by its sequence.
+    pub(super) fn put(&mut self, mut waiting: Box<Waiting>) {
+        let sequence = waiting.order.sequence;
+        self.tasks.insert(waiting.task.id, Whereabouts::Waiting(sequence));
         self.book(&mut waiting);
         self.waiting.insert(sequence, waiting);
     }
@@ -105,10 +104,11 @@ impl Scheduler {
         });
         let (place, bytes) = (task.place, task.bytes);
         self.backlog.enter(task, std::time::Duration::from_nanos(expected.median));
+        let kin = if waiting.is_alone { Kin::Alone(sequence) } else { Kin::Shape(task.shape) };
         let mut batching = crate::Batching::NONE;
         let state = self.places.get_mut(&place);
         if let Some(state) = &state {
-            batching = state.batching;
+            batching = kin.batching(state.batching);
         }
         let member = Member {
             flow,
@@ -116,7 +116,7 @@ impl Scheduler {
             release: release(task, expected.upper, waiting.arrival, batching),
             rank,
         };
-        let line = self.lines.push(place, task.shape, order, member, batching);
+        let line = self.lines.push(place, kin, order, member, batching);
         if let Some(state) = state {
             state.tasks += 1;
             state.lines.insert(line);
@@ -125,7 +125,8 @@ impl Scheduler {
             self.timers.insert((at, Timer::Expire(sequence)));
         }
         if let Some(tag) = waiting.tag {
-            self.reserves.push(tag, sequence);
+            let is_served = self.is_served(place);
+            self.reserves.push(tag, sequence, place, is_served);
         }
         self.tree.count_queued(flow, bytes, expected.median, true);
         (waiting.order, waiting.flow, waiting.line) = (order, flow, line);
@@ -151,7 +152,7 @@ impl Scheduler {
             self.timers.remove(&(at, Timer::Expire(waiting.order.sequence)));
         }
         if let Some(tag) = waiting.tag {
-            self.reserves.take(tag, waiting.order.sequence);
+            self.reserves.take(tag, waiting.order.sequence, waiting.task.place);
         }
         self.backlog.leave(&waiting.task, std::time::Duration::from_nanos(waiting.cost_ns));
         self.lines.remove(waiting.line, waiting.order);
@@ -178,8 +179,8 @@ impl Scheduler {
     }
 
     /// Takes the tasks of a batch out of every book of waiting ones, and counts them as running.
-    pub(super) fn strike_batch(&mut self, chosen: &[Sequence]) -> Vec<Waiting> {
-        let mut members: Vec<Waiting> = Vec::with_capacity(chosen.len());
+    pub(super) fn strike_batch(&mut self, chosen: &[Sequence]) -> Members {
+        let mut members = Members::with_capacity(chosen.len());
         // (tasks, bytes, cost) of each flow.
         let mut flows = SmallVec::<[NodeId; 8]>::new();
         let mut totals = SmallVec::<[(u32, u64, u64); 8]>::new();
@@ -196,7 +197,7 @@ impl Scheduler {
                 *bytes = bytes.saturating_add(waiting.task.bytes);
                 *cost_ns = cost_ns.saturating_add(waiting.cost_ns);
             }
-            members.push(*waiting);
+            members.push(waiting);
         }
         for (&flow, &(tasks, bytes, cost_ns)) in flows.iter().zip(&totals) {
             self.tree.count_started(flow, tasks, bytes, cost_ns);
@@ -295,6 +296,7 @@ impl Scheduler {
 
     /// The same for all lines of a place, after somebody began or ceased to serve it.
     pub(super) fn publish_place(&mut self, place: Place) {
+        self.reserves.set_served(place, self.is_served(place));
         let Some(state) = self.places.get(&place) else { return };
         let lines: Vec<LineId> = state.lines.iter().copied().collect();
         for line in lines {

@@ -111,10 +111,7 @@ impl Scheduler {
             waiting.tag = waiting.tag.filter(is_known);
         }
         for member in self.running.values_mut().flat_map(|running| &mut running.members) {
-            member.tag = member.tag.filter(is_known);
-        }
-        for returning in self.returning.values_mut() {
-            returning.tag = returning.tag.filter(is_known);
+            member.waiting.tag = member.waiting.tag.filter(is_known);
         }
     }
 
@@ -136,6 +133,12 @@ impl Scheduler {
 
     pub(super) fn rehome(&mut self) {
         if !self.reserves.is_empty() {
+            let floors: Vec<Key> = self.reserves.iter().map(|(_, reserve)| reserve.key).collect();
+            for key in floors {
+                if let Key::BestEffort(group) = key {
+                    self.set_floor(key, group);
+                }
+            }
             self.reserves.rehome(&self.slots.by_group(), MAX_RESERVED_PER_SLOT);
         }
     }
@@ -160,11 +163,16 @@ impl Scheduler {
         let group = self.tree.group_of(tenant);
         let key = Key::BestEffort(group);
         if self.reserves.find(&key).is_none() {
-            let slots = self.slots.len_of(group).max(1);
-            let rate = Rate::from_ppm(self.tuning.best_effort_floor.ppm().saturating_mul(slots));
-            if rate.ppm() > 0 {
-                self.reserves.set(key, group, Reservation { rate, burst: std::time::Duration::ZERO }, false);
-            }
+            self.set_floor(key, group);
+        }
+    }
+
+    /// As much of each slot there is.
+    fn set_floor(&mut self, key: Key, group: crate::SlotGroup) {
+        let slots = self.slots.len_of(group).max(1);
+        let rate = Rate::from_ppm(self.tuning.best_effort_floor.ppm().saturating_mul(slots));
+        if rate.ppm() > 0 {
+            self.reserves.set(key, group, Reservation { rate, burst: std::time::Duration::ZERO }, false);
         }
     }
 

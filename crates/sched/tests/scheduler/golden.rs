@@ -128,15 +128,16 @@ fn usage(scheduler: &Scheduler, out: &mut String) {
         if let Subject::Tenant(of) = usage.subject {
             let letter =
                 (b'a'..=b'z').find(|&byte| tenant(&char::from(byte).to_string()) == of).map_or('?', char::from);
-            let tenantry_sched::Usage { charged, queued_tasks, running, .. } = usage;
-            writeln!(out, "> {letter} charged {charged:?} queued {queued_tasks} running {running}").unwrap();
+            let tenantry_sched::Usage { charged, wasted, queued_tasks, running, .. } = usage;
+            let wasted = if wasted.is_zero() { String::new() } else { format!(" wasted {wasted:?}") };
+            writeln!(out, "> {letter} charged {charged:?}{wasted} queued {queued_tasks} running {running}").unwrap();
         }
     }
     let stats = scheduler.stats();
     writeln!(
         out,
-        "> used {:?} wasted {:?}, {} suspensions, {} suspended now",
-        stats.used, stats.wasted, stats.suspensions, stats.suspended_batches
+        "> used {:?} wasted {:?} ({:?} by the machine), {} suspensions, {} suspended now",
+        stats.used, stats.wasted, stats.wasted_by_machine, stats.suspensions, stats.suspended_batches
     )
     .unwrap();
 }
@@ -209,26 +210,28 @@ fn event(text: &str) -> Option<Event> {
             Event::PlacementUp { placement: placement()?, batching: Batching { max_rows, max_delay } }
         }
         "placement_down" => Event::PlacementDown { placement: placement()? },
-        "ready" | "again" => {
+        "ready" => {
             let pinned = worker().map(Place::Worker);
-            let task = Task {
-                id: task()?,
-                tenant: tenant(words.named.get("tenant").copied().unwrap_or("a")),
-                deployment: None,
-                key: None,
-                bucket: words.number("bucket").unwrap_or(0) as u32,
-                abortable: words.plain.contains(&"abortable"),
-                place: pinned.or_else(|| placement().map(Place::Placement))?,
-                rows: words.number("rows").unwrap_or(1) as u32,
-                shape: words.number("shape").unwrap_or(0),
-                bytes: words.number("bytes").unwrap_or(1),
-                cost: words.duration("cost").unwrap_or(Duration::from_millis(1)),
-                run_limit: words.duration("limit").unwrap_or(Duration::from_secs(1)),
-                deadline: words.duration("deadline").map(|after| MonotonicTime::ZERO.saturating_add(after)),
-                kind: if pinned.is_some() { TaskKind::Load } else { TaskKind::Infer },
-            };
-            if verb == "again" { Event::Again { task } } else { Event::Ready { task } }
+            Event::Ready {
+                task: Task {
+                    id: task()?,
+                    tenant: tenant(words.named.get("tenant").copied().unwrap_or("a")),
+                    deployment: None,
+                    key: None,
+                    bucket: words.number("bucket").unwrap_or(0) as u32,
+                    abortable: words.plain.contains(&"abortable"),
+                    place: pinned.or_else(|| placement().map(Place::Placement))?,
+                    rows: words.number("rows").unwrap_or(1) as u32,
+                    shape: words.number("shape").unwrap_or(0),
+                    bytes: words.number("bytes").unwrap_or(1),
+                    cost: words.duration("cost").unwrap_or(Duration::from_millis(1)),
+                    run_limit: words.duration("limit").unwrap_or(Duration::from_secs(1)),
+                    deadline: words.duration("deadline").map(|after| MonotonicTime::ZERO.saturating_add(after)),
+                    kind: if pinned.is_some() { TaskKind::Load } else { TaskKind::Infer },
+                },
+            }
         }
+        "memory_short" => Event::MemoryShort { needed_by: words.named.get("by").copied().map(tenant) },
         "policy" => Event::Policy { policy: policy_of(rest.trim())? },
         "share" => {
             let share = Share {
@@ -261,8 +264,8 @@ fn event(text: &str) -> Option<Event> {
             outcome: match words.named.get("outcome").copied().unwrap_or("finished") {
                 "finished" => Outcome::Finished,
                 "failed" => Outcome::Failed,
-                "aborted" => Outcome::Aborted,
-                "not_run" => Outcome::NotRun,
+                "split" => Outcome::Split,
+                "interrupted" => Outcome::Interrupted,
                 _ => return None,
             },
         },

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tenantry_sched::{
     AbortCause, Decision, Event, Outcome, Place, Policy, Scheduler, SchedulerConfig, SlotGroup, Stats, Subject, Task,
-    split,
 };
 use tenantry_types::{BatchId, MonotonicTime, SlotId, TaskId, TenantId, WorkerId};
 
@@ -24,6 +23,25 @@ pub(crate) struct Batch {
     weights: Vec<u64>,
     pub(crate) is_suspended: bool,
     pub(crate) aborted: Option<AbortCause>,
+    /// Whose batch runs above it, or did last; or who needs its memory.
+    wanted_by: Option<TenantId>,
+}
+
+/// Divides a batch's time, in the plainest way: the whole parts, then a nanosecond each to those with the largest rest.
+pub(crate) fn divide(whole: u64, weights: &[u64]) -> Vec<u64> {
+    let weights: Vec<u128> = match weights.iter().any(|&weight| weight > 0) {
+        true => weights.iter().map(|&weight| u128::from(weight)).collect(),
+        false => vec![1; weights.len()],
+    };
+    let total: u128 = weights.iter().sum();
+    let mut parts: Vec<u64> = weights.iter().map(|weight| (u128::from(whole) * weight / total) as u64).collect();
+    let mut by_rest: Vec<usize> = (0..parts.len()).collect();
+    by_rest.sort_by_key(|&index| std::cmp::Reverse(u128::from(whole) * weights[index] % total));
+    let missing = whole - parts.iter().sum::<u64>();
+    for &index in by_rest.iter().take(missing as usize) {
+        parts[index] += 1;
+    }
+    parts
 }
 
 #[derive(Debug)]
@@ -35,13 +53,21 @@ pub(crate) struct Ledger {
     open: BTreeMap<TaskId, (Task, u64, State)>,
     arrivals: u64,
     ended: BTreeSet<TaskId>,
+    /// Running tasks nobody waits for; tasks that must run alone; tasks that were ended for somebody once.
+    abandoned: BTreeSet<TaskId>,
+    alone: BTreeSet<TaskId>,
+    were_ended: BTreeSet<TaskId>,
+    /// Tasks that came back.
+    came_back: BTreeSet<TaskId>,
     running: BTreeMap<BatchId, Batch>,
     slots: BTreeMap<SlotId, SlotGroup>,
     groups: BTreeMap<TenantId, SlotGroup>,
-    /// Device time by whose tasks used it, and what was used for nothing.
+    /// Device time by whose tasks used it; what was used for nothing, by who wanted it, if anybody did.
     charged_ns: BTreeMap<TenantId, u64>,
-    wasted: Duration,
+    wasted_ns: BTreeMap<Option<TenantId>, u64>,
     used: Duration,
+    /// Who needed memory in this poll: the tests say that once a poll.
+    memory_needed_by: Option<TenantId>,
 }
 
 impl Ledger {
@@ -52,12 +78,17 @@ impl Ledger {
             open: BTreeMap::new(),
             arrivals: 0,
             ended: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
+            alone: BTreeSet::new(),
+            were_ended: BTreeSet::new(),
+            came_back: BTreeSet::new(),
             running: BTreeMap::new(),
             slots: BTreeMap::new(),
             groups: BTreeMap::new(),
             charged_ns: BTreeMap::new(),
-            wasted: Duration::ZERO,
+            wasted_ns: BTreeMap::new(),
             used: Duration::ZERO,
+            memory_needed_by: None,
         }
     }
 
@@ -90,16 +121,16 @@ impl Ledger {
         // Time passes before events are heard, so what expired or ran too long comes first; under fifo never later.
         let timed = |decision: &&Decision| match decision {
             Decision::Expire { task } => matches!(self.open.get(task), Some((.., State::Waiting))),
-            Decision::Abort { batch, .. } => self.running.contains_key(batch),
+            Decision::Abort { batch, cause } => *cause != AbortCause::Memory && self.running.contains_key(batch),
             _ => false,
         };
         let (by_time, by_event) = decisions.split_at(decisions.iter().take_while(timed).count());
         for decision in by_time {
             self.ends_by_time(decision, now);
         }
-        let mut cancelled = Vec::new();
+        let (mut cancelled, mut came_back) = (Vec::new(), BTreeSet::new());
         for event in events {
-            self.hear(event, &mut cancelled);
+            self.hear(event, &mut cancelled, &mut came_back);
         }
         // Whom a batch may not overtake: nobody waits for what is cancelled in the same poll.
         let mut before = if self.is_fifo { self.open.clone() } else { BTreeMap::new() };
@@ -114,8 +145,9 @@ impl Ledger {
                 Decision::Resume { batch, worker } => self.suspended(*batch, *worker, false),
                 Decision::Reject { task, .. } | Decision::Drop { task } => self.end_waiting(*task),
                 Decision::Expire { .. } | Decision::Abort { .. } => {
-                    // Elsewhere a task that comes back, or moves, may be too late by what was learned since.
-                    assert!(!self.is_fifo, "{decision:?} comes after what the events brought about");
+                    // A task that comes back may be too late; elsewhere one that moves, too, by what was learned since.
+                    let comes_back = matches!(decision, Decision::Expire { task } if came_back.contains(task));
+                    assert!(!self.is_fifo || comes_back, "{decision:?} comes after what the events brought about");
                     self.ends_by_time(decision, now);
                 }
             }
@@ -143,32 +175,60 @@ impl Ledger {
             Decision::Abort { batch, cause } => {
                 let running = self.running.get_mut(batch).unwrap();
                 assert!(running.aborted.replace(*cause).is_none(), "{batch} aborted twice");
+                if cause.is_for_others() {
+                    let may_end = |task: &Task| task.abortable && !self.were_ended.contains(&task.id);
+                    assert!(running.tasks.iter().all(may_end), "{batch} is ended though not all of it may be");
+                    if *cause == AbortCause::Memory {
+                        running.wanted_by = self.memory_needed_by;
+                    }
+                }
             }
             other => panic!("{other:?} is not a matter of time"),
         }
     }
 
-    fn hear(&mut self, event: &Event, cancelled: &mut Vec<TaskId>) {
+    fn hear(&mut self, event: &Event, cancelled: &mut Vec<TaskId>, came_back: &mut BTreeSet<TaskId>) {
         match event {
             // An id may come again once its task has ended; the tests avoid that within one poll.
-            Event::Ready { task } | Event::Again { task } if !self.open.contains_key(&task.id) => {
+            Event::Ready { task } if !self.open.contains_key(&task.id) => {
                 self.ended.remove(&task.id);
                 self.open.insert(task.id, (task.clone(), self.arrivals, State::Waiting));
                 self.arrivals += 1;
             }
-            Event::Cancel { task } => cancelled.push(*task),
+            Event::MemoryShort { needed_by } => self.memory_needed_by = *needed_by,
+            Event::Cancel { task } => match self.open.get(task) {
+                Some((.., State::Running(_))) => {
+                    self.abandoned.insert(*task);
+                }
+                _ => cancelled.push(*task),
+            },
             Event::Done { batch, used, outcome } => {
                 let Some(running) = self.running.remove(batch) else { return };
                 self.used += *used;
-                if *outcome == Outcome::Aborted && running.aborted == Some(AbortCause::Preempted) {
-                    self.wasted += *used;
+                let used_ns = used.as_nanos() as u64;
+                if *outcome == Outcome::Interrupted {
+                    let is_for_others = running.aborted.is_some_and(AbortCause::is_for_others);
+                    let wanted_by = running.wanted_by.filter(|_| is_for_others);
+                    *self.wasted_ns.entry(wanted_by).or_insert(0) += used_ns;
                 } else {
-                    for (task, ns) in running.tasks.iter().zip(split(used.as_nanos() as u64, &running.weights)) {
+                    for (task, ns) in running.tasks.iter().zip(divide(used_ns, &running.weights)) {
                         *self.charged_ns.entry(task.tenant).or_insert(0) += ns;
                     }
                 }
                 for task in running.tasks {
-                    self.end(task.id);
+                    let comes_back = matches!(outcome, Outcome::Split | Outcome::Interrupted);
+                    if !comes_back || self.abandoned.contains(&task.id) {
+                        self.end(task.id);
+                        continue;
+                    }
+                    came_back.insert(task.id);
+                    self.came_back.insert(task.id);
+                    if *outcome == Outcome::Split {
+                        self.alone.insert(task.id);
+                    } else if running.aborted.is_some() {
+                        self.were_ended.insert(task.id);
+                    }
+                    self.open.get_mut(&task.id).unwrap().2 = State::Waiting;
                 }
             }
             Event::SlotUp { slot, group, .. } => {
@@ -186,6 +246,9 @@ impl Ledger {
         assert_eq!(running.worker, worker);
         assert!(running.is_suspended != is_suspended, "{batch} is suspended or resumed twice");
         running.is_suspended = is_suspended;
+        if is_suspended {
+            running.wanted_by = None;
+        }
     }
 
     /// One batch a worker; one a slot, and one more suspended beneath it.
@@ -198,27 +261,38 @@ impl Ledger {
         }
     }
 
-    /// P0: what tenants were charged is what their tasks used, and with what was wasted it is all that was used. Nothing
-    /// may be running.
+    /// P0: what tenants were charged is what their tasks used, what was wasted is charged to whoever wanted it, and both
+    /// together are all that was used. Nothing may be running.
     pub(crate) fn check_conservation(&self, scheduler: &Scheduler) {
         let stats = scheduler.stats();
-        assert_eq!((stats.used, stats.wasted), (self.used, self.wasted));
+        assert_eq!(stats.used, self.used);
         let mut charged = BTreeMap::new();
+        let mut wasted = BTreeMap::from([(None, stats.wasted_by_machine.as_nanos() as u64)]);
         for usage in scheduler.usage() {
             assert_eq!((usage.queued_tasks, usage.running), (0, 0), "{usage:?} is not idle");
             if let Subject::Tenant(tenant) = usage.subject {
                 charged.insert(tenant, usage.charged.as_nanos() as u64);
+                wasted.insert(Some(tenant), usage.wasted.as_nanos() as u64);
             }
         }
         charged.retain(|_, ns| *ns > 0);
         let mut expected = self.charged_ns.clone();
         expected.retain(|_, ns| *ns > 0);
         assert_eq!(charged, expected);
-        let sum: u64 = charged.values().sum();
-        assert_eq!(Duration::from_nanos(sum) + self.wasted, self.used);
+        wasted.retain(|_, ns| *ns > 0);
+        let mut expected = self.wasted_ns.clone();
+        expected.retain(|_, ns| *ns > 0);
+        assert_eq!(wasted, expected);
+        let wasted_ns: u64 = wasted.values().sum();
+        assert_eq!(stats.wasted, Duration::from_nanos(wasted_ns));
+        let charged_ns: u64 = charged.values().sum();
+        assert_eq!(Duration::from_nanos(charged_ns + wasted_ns), self.used);
     }
 
     fn end(&mut self, task: TaskId) {
+        for of in [&mut self.abandoned, &mut self.alone, &mut self.were_ended, &mut self.came_back] {
+            of.remove(&task);
+        }
         assert!(self.open.remove(&task).is_some(), "{task} ended twice or never began");
         self.ended.insert(task);
     }
@@ -262,10 +336,11 @@ impl Ledger {
         let (place, shape) = (members[0].place, members[0].shape);
         for of in &members {
             assert_eq!((of.place, of.shape), (place, shape), "{batch} joins what may not be joined");
+            assert!(members.len() == 1 || !self.alone.contains(&of.id), "{batch} joins what is to run alone");
         }
-        if self.is_fifo {
+        if self.is_fifo && !self.alone.contains(&members[0].id) {
             // Whatever of the same place and shape still waits is younger than all of the batch.
-            let waited = |task: &TaskId| before.contains_key(task);
+            let waited = |task: &TaskId| before.contains_key(task) && !self.alone.contains(task);
             let overtaken = self.open.iter().find(|(id, (other, arrival, state))| {
                 waited(id)
                     && *state == State::Waiting
@@ -275,7 +350,13 @@ impl Ledger {
             assert!(overtaken.is_none(), "{batch} overtakes {overtaken:?}");
         }
         let weights = weights.to_vec();
-        let batch_of = Batch { slot, worker, tasks: members, weights, is_suspended: false, aborted: None };
+        let wanted_by = members[0].tenant;
+        for below in self.running.values_mut().filter(|below| below.slot == slot && below.is_suspended) {
+            // It was suspended for the first that runs above it.
+            below.wanted_by.get_or_insert(wanted_by);
+        }
+        let batch_of =
+            Batch { slot, worker, tasks: members, weights, is_suspended: false, aborted: None, wanted_by: None };
         self.running.insert(batch, batch_of);
         self.check_slots();
     }
@@ -295,7 +376,9 @@ impl Ledger {
         }
         assert_eq!(stats.queued_cost, waiting.iter().map(|task| task.cost).sum());
 
-        let queued: Vec<&&Task> = waiting.iter().filter(|task| matches!(task.place, Place::Placement(_))).collect();
+        // What comes back was admitted once.
+        let is_new = |task: &&&Task| !self.came_back.contains(&task.id) && matches!(task.place, Place::Placement(_));
+        let queued: Vec<&&Task> = waiting.iter().filter(is_new).collect();
         assert!(queued.len() <= self.config.max_queued_tasks);
         assert!(queued.iter().map(|task| task.bytes).sum::<u64>() <= self.config.max_queued_bytes);
         for task in &queued {

@@ -94,7 +94,7 @@ impl Decides for Naive {
                 }
                 Event::Done { used, outcome, .. } => {
                     let Some((tenant, estimate)) = self.running.take() else { continue };
-                    if self.measure == Measure::Time && outcome != Outcome::NotRun {
+                    if self.measure == Measure::Time && outcome != Outcome::Interrupted {
                         self.charge(tenant, used.as_nanos() as i128 - estimate.as_nanos() as i128);
                     }
                 }

@@ -37,6 +37,7 @@ enum Happening {
     Done {
         pick: usize,
         used: Duration,
+        outcome: Outcome,
     },
 }
 
@@ -98,13 +99,16 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => (placement(), batching()).prop_map(|(placement, batching)| Event::PlacementUp { placement, batching }),
         1 => placement().prop_map(|placement| Event::PlacementDown { placement }),
     ];
+    let outcomes = vec![Outcome::Finished, Outcome::Finished, Outcome::Failed, Outcome::Split, Outcome::Interrupted];
+    let outcome = prop::sample::select(outcomes);
     prop_oneof![
         4 => plain.prop_map(Happening::Plain),
         10 => (task(), prop::option::of(microseconds(0..6000)))
             .prop_map(|(task, deadline_after)| Happening::Ready { task, deadline_after }),
         1 => (0u64..20, task()).prop_map(|(back, task)| Happening::Again { back, task }),
         2 => (0u64..20).prop_map(|back| Happening::Cancel { back }),
-        6 => (any::<usize>(), microseconds(0..5000)).prop_map(|(pick, used)| Happening::Done { pick, used }),
+        6 => (any::<usize>(), microseconds(0..5000), outcome)
+            .prop_map(|(pick, used, outcome)| Happening::Done { pick, used, outcome }),
     ]
 }
 
@@ -160,10 +164,10 @@ impl World {
             }
             Happening::Again { back, task } => Event::Ready { task: Task { id: earlier(*back), ..task.clone() } },
             Happening::Cancel { back } => Event::Cancel { task: earlier(*back) },
-            Happening::Done { pick, used } => {
+            Happening::Done { pick, used, outcome } => {
                 let batch = *running.get(pick.checked_rem(running.len())?)?;
                 running.retain(|&other| other != batch);
-                Event::Done { batch, used: *used, outcome: Outcome::Finished }
+                Event::Done { batch, used: *used, outcome: *outcome }
             }
         })
     }

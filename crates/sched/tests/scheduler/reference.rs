@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tenantry_sched::{
-    AbortCause, BatchTasks, Batching, Decision, Event, MAX_PINNED_TASKS_PER_WORKER, MIN_RETRY_AFTER, Phase, Place,
-    RejectReason, SchedulerConfig, Task,
+    AbortCause, BatchTasks, Batching, Decision, Event, MAX_PINNED_TASKS_PER_WORKER, MIN_RETRY_AFTER, Outcome, Phase,
+    Place, RejectReason, SchedulerConfig, Task,
 };
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
 
@@ -15,6 +15,10 @@ use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, Tas
 struct Waiting {
     task: Task,
     arrival: MonotonicTime,
+    /// Its place among all that ever came.
+    number: u64,
+    /// It must run alone.
+    is_alone: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ struct Running {
     slot_comes_back: bool,
     worker: WorkerId,
     tasks: BatchTasks,
+    /// Those somebody waits for.
+    members: Vec<Waiting>,
     abort_at: Option<MonotonicTime>,
 }
 
@@ -39,6 +45,7 @@ pub(crate) struct Reference {
     replicas: Vec<(ReplicaId, PlacementId, WorkerId)>,
     placements: Vec<(PlacementId, Batching)>,
     batches: u64,
+    arrivals: u64,
     /// Where each worker ran last.
     warm: BTreeMap<WorkerId, SlotId>,
 }
@@ -55,6 +62,7 @@ impl Reference {
             replicas: Vec::new(),
             placements: Vec::new(),
             batches: 0,
+            arrivals: 0,
             warm: BTreeMap::new(),
         }
     }
@@ -143,14 +151,18 @@ impl Reference {
     }
 
     /// Everything that waits with this task for the same place in the same shape.
-    fn line(&self, task: &Task) -> Vec<&Waiting> {
-        self.waiting.iter().filter(|other| (other.task.place, other.task.shape) == (task.place, task.shape)).collect()
+    fn line(&self, of: &Waiting) -> Vec<&Waiting> {
+        let kin = |waiting: &Waiting| {
+            let alone = waiting.is_alone.then_some(waiting.task.id);
+            (waiting.task.place, alone.is_none().then_some(waiting.task.shape), alone)
+        };
+        self.waiting.iter().filter(|other| kin(other) == kin(of)).collect()
     }
 
     /// When the line of this task may start, if not now.
-    fn held_until(&self, task: &Task) -> Option<MonotonicTime> {
-        let batching = self.batching(task.place)?;
-        let line = self.line(task);
+    fn held_until(&self, of: &Waiting) -> Option<MonotonicTime> {
+        let batching = self.batching(of.task.place).filter(|_| !of.is_alone)?;
+        let line = self.line(of);
         let rows: u64 = line.iter().map(|waiting| u64::from(waiting.task.rows.max(1))).sum();
         let release = line.iter().map(|waiting| self.release(waiting, batching)).min()?;
         (rows < u64::from(batching.max_rows) && release > self.now).then_some(release)
@@ -159,7 +171,7 @@ impl Reference {
     fn wake(&self) -> Option<MonotonicTime> {
         let deadlines = self.waiting.iter().filter_map(|waiting| waiting.task.deadline);
         let aborts = self.running.iter().filter_map(|running| running.abort_at);
-        let releases = self.waiting.iter().filter_map(|waiting| self.held_until(&waiting.task));
+        let releases = self.waiting.iter().filter_map(|waiting| self.held_until(waiting));
         deadlines.chain(aborts).chain(releases).min()
     }
 
@@ -180,22 +192,23 @@ impl Reference {
         let first = *self.free_slots.first()?;
         let idle = |worker: &&WorkerId| self.running.iter().all(|running| running.worker != **worker);
         let (head, worker) = self.waiting.iter().find_map(|waiting| {
-            let is_head = self.line(&waiting.task).first().is_some_and(|first| first.task.id == waiting.task.id);
-            if !is_head || self.held_until(&waiting.task).is_some() {
+            let is_head = self.line(waiting).first().is_some_and(|first| first.task.id == waiting.task.id);
+            if !is_head || self.held_until(waiting).is_some() {
                 return None;
             }
             let worker = self.workers.iter().filter(idle).find(|&&worker| self.serves(worker, waiting.task.place))?;
-            Some((waiting.task.clone(), *worker))
+            Some((waiting.clone(), *worker))
         })?;
+        let place = head.task.place;
         let slot = self.warm.get(&worker).copied().filter(|warm| self.free_slots.contains(warm)).unwrap_or(first);
         self.warm.insert(worker, slot);
-        let replica = match head.place {
+        let replica = match place {
             Place::Worker(_) => None,
             Place::Placement(id) => {
                 self.replicas.iter().filter(|&&(_, of, home)| (of, home) == (id, worker)).map(|&(id, ..)| id).min()
             }
         };
-        let max_rows = u64::from(self.batching(head.place)?.max_rows);
+        let max_rows = u64::from(self.batching(place)?.max_rows);
         let mut rows = 0;
         let mut members = Vec::new();
         for waiting in self.line(&head) {
@@ -203,17 +216,18 @@ impl Reference {
             if !members.is_empty() && rows > max_rows {
                 break;
             }
-            members.push(waiting.task.clone());
+            members.push(waiting.clone());
         }
-        let tasks: BatchTasks = members.iter().map(|task| task.id).collect();
-        let run_limit = members.iter().map(|task| task.run_limit).max()?;
+        let tasks: BatchTasks = members.iter().map(|member| member.task.id).collect();
+        let run_limit = members.iter().map(|member| member.task.run_limit).max()?;
+        let weights = members.iter().map(|member| u64::from(member.task.rows.max(1))).collect();
         self.waiting.retain(|waiting| !tasks.contains(&waiting.task.id));
         self.free_slots.remove(&slot);
         self.batches += 1;
         let batch = BatchId(self.batches);
         let abort_at = Some(self.now.saturating_add(run_limit));
-        self.running.push(Running { batch, slot, slot_comes_back: true, worker, tasks: tasks.clone(), abort_at });
-        let weights = members.iter().map(|task| u64::from(task.rows.max(1))).collect();
+        let running = Running { batch, slot, slot_comes_back: true, worker, tasks: tasks.clone(), members, abort_at };
+        self.running.push(running);
         Some(Decision::Dispatch { batch, slot, worker, replica, tasks, weights, run_limit, phase: Phase::Shared })
     }
 
@@ -245,6 +259,22 @@ impl Reference {
         self.waiting.retain(|waiting| waiting.task.place != place);
     }
 
+    /// Where they were before; who cannot be served or is too late ends.
+    fn come_back(&mut self, members: Vec<Waiting>, outcome: Outcome, out: &mut Vec<Decision>) {
+        for member in members {
+            let task = member.task.id;
+            if self.batching(member.task.place).is_none() || (outcome == Outcome::Split && member.is_alone) {
+                out.push(Decision::Drop { task });
+            } else if member.task.deadline.is_some_and(|at| at <= self.now) {
+                out.push(Decision::Expire { task });
+            } else {
+                let at = self.waiting.partition_point(|other| other.number < member.number);
+                let is_alone = member.is_alone || outcome == Outcome::Split;
+                self.waiting.insert(at, Waiting { is_alone, ..member });
+            }
+        }
+    }
+
     fn knows(&self, task: TaskId) -> bool {
         self.waiting.iter().any(|waiting| waiting.task.id == task)
             || self.running.iter().any(|running| running.tasks.contains(&task))
@@ -252,7 +282,8 @@ impl Reference {
 
     fn apply(&mut self, event: &Event, out: &mut Vec<Decision>) {
         match event {
-            Event::Policy { .. } | Event::Share { .. } => {}
+            // Nothing here may be ended for others.
+            Event::Policy { .. } | Event::Share { .. } | Event::MemoryShort { .. } => {}
             Event::SlotUp { slot, .. } => match self.running.iter_mut().find(|running| running.slot == *slot) {
                 Some(running) => running.slot_comes_back = true,
                 None => {
@@ -306,30 +337,31 @@ impl Reference {
                     answer = self.admit(task);
                 }
                 match answer {
-                    Ok(()) => self.waiting.push(Waiting { task: task.clone(), arrival: self.now }),
+                    Ok(()) => {
+                        let number = self.arrivals;
+                        self.arrivals += 1;
+                        let waiting = Waiting { task: task.clone(), arrival: self.now, number, is_alone: false };
+                        self.waiting.push(waiting);
+                    }
                     Err(reason) => {
                         out.push(Decision::Reject { task: task.id, reason, retry_after: MIN_RETRY_AFTER });
                     }
                 }
             }
-            Event::Again { task } => {
-                if self.knows(task.id) {
-                    return;
-                }
-                if self.batching(task.place).is_none() {
-                    out.push(Decision::Drop { task: task.id });
-                } else if task.deadline.is_some_and(|at| at <= self.now) {
-                    out.push(Decision::Expire { task: task.id });
-                } else {
-                    self.waiting.push(Waiting { task: task.clone(), arrival: self.now });
+            Event::Cancel { task } => {
+                self.waiting.retain(|waiting| waiting.task.id != *task);
+                for running in &mut self.running {
+                    running.members.retain(|member| member.task.id != *task);
                 }
             }
-            Event::Cancel { task } => self.waiting.retain(|waiting| waiting.task.id != *task),
-            Event::Done { batch, .. } => {
+            Event::Done { batch, outcome, .. } => {
                 if let Some(position) = self.running.iter().position(|running| running.batch == *batch) {
                     let running = self.running.remove(position);
                     if running.slot_comes_back {
                         self.free_slots.insert(running.slot);
+                    }
+                    if matches!(outcome, Outcome::Split | Outcome::Interrupted) {
+                        self.come_back(running.members, *outcome, out);
                     }
                 }
             }

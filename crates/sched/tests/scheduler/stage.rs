@@ -225,11 +225,12 @@ impl<S: Decides> Stage<S> {
             }
             Decision::Abort { batch, cause } => {
                 let run = self.finish(*batch);
-                events.push(Event::Done { batch: *batch, used: run.used, outcome: Outcome::Aborted });
+                let comes_back = cause.is_for_others();
+                let outcome = if comes_back { Outcome::Interrupted } else { Outcome::Failed };
+                events.push(Event::Done { batch: *batch, used: run.used, outcome });
                 for (task, arrived) in run.tasks {
-                    if *cause == AbortCause::Preempted {
-                        self.open.insert(task.id, (task.clone(), arrived));
-                        events.push(Event::Again { task });
+                    if comes_back {
+                        self.open.insert(task.id, (task, arrived));
                     } else {
                         self.note(Ended { task, arrived, at: self.now, how: How::Ended(*cause) });
                     }

@@ -44,8 +44,6 @@ enum Happening {
         used: Duration,
         outcome: Outcome,
     },
-    /// One of the tasks that were promised to come back does.
-    Again,
 }
 
 #[derive(Debug, Clone)]
@@ -135,8 +133,15 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => placement().prop_map(|placement| Event::PlacementDown { placement }),
         3 => (subject(), share()).prop_map(|(subject, share)| Event::Share { subject, share }),
         1 => prop::sample::select(Policy::ALL.to_vec()).prop_map(|policy| Event::Policy { policy }),
+        1 => prop::option::of((0..TENANTS).prop_map(tenant)).prop_map(|needed_by| Event::MemoryShort { needed_by }),
     ];
-    let outcome = prop::sample::select(vec![Outcome::Finished, Outcome::Finished, Outcome::Failed, Outcome::NotRun]);
+    let outcome = prop::sample::select(vec![
+        Outcome::Finished,
+        Outcome::Finished,
+        Outcome::Failed,
+        Outcome::Split,
+        Outcome::Interrupted,
+    ]);
     prop_oneof![
         4 => plain.prop_map(Happening::Plain),
         12 => (any_task(), prop::option::of(microseconds(0..9000)))
@@ -145,7 +150,6 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0u64..20).prop_map(|back| Happening::Cancel { back }),
         6 => (any::<usize>(), microseconds(0..5000), outcome)
             .prop_map(|(pick, used, outcome)| Happening::Done { pick, used, outcome }),
-        1 => Just(Happening::Again),
     ]
 }
 
@@ -210,8 +214,6 @@ struct World {
     now: MonotonicTime,
     wake: Option<MonotonicTime>,
     tasks: u64,
-    /// Tasks of batches that did not run to an end of their own.
-    returning: Vec<Task>,
     decisions: Vec<Decision>,
 }
 
@@ -223,7 +225,6 @@ impl World {
             now: MonotonicTime::ZERO,
             wake: None,
             tasks: 0,
-            returning: Vec::new(),
             decisions: Vec::new(),
         };
         world.poll(&foundation());
@@ -239,13 +240,8 @@ impl World {
                 let deadline = deadline_after.map(|after| self.now.saturating_add(after));
                 Event::Ready { task: Task { id: TaskId(self.tasks), deadline, ..task.clone() } }
             }
-            // What is to come back has not ended, though the scheduler does not know it.
-            Happening::Twice { back, .. } if self.returning.iter().any(|task| task.id == earlier(*back)) => {
-                return None;
-            }
             Happening::Twice { back, task } => Event::Ready { task: Task { id: earlier(*back), ..task.clone() } },
             Happening::Cancel { back } => Event::Cancel { task: earlier(*back) },
-            Happening::Again => Event::Again { task: self.returning.pop()? },
             Happening::Done { pick, used, outcome } => {
                 let batch = *running.get(pick.checked_rem(running.len())?)?;
                 running.retain(|&other| other != batch);
@@ -258,10 +254,11 @@ impl World {
         let known = self.ledger.batch(batch).unwrap();
         // Now and then it finishes before the abort reaches it.
         let is_aborted = known.aborted.is_some() && outcome != Outcome::Finished;
-        let outcome = if is_aborted { Outcome::Aborted } else { outcome };
-        if outcome == Outcome::NotRun || (is_aborted && known.aborted == Some(AbortCause::Preempted)) {
-            self.returning.extend(known.tasks.iter().cloned());
-        }
+        let outcome = match known.aborted {
+            Some(cause) if is_aborted && cause.is_for_others() => Outcome::Interrupted,
+            Some(_) if is_aborted => Outcome::Failed,
+            _ => outcome,
+        };
         Event::Done { batch, used, outcome }
     }
 
@@ -294,8 +291,7 @@ impl World {
                     happening,
                     Happening::Twice { .. }
                         | Happening::Cancel { .. }
-                        | Happening::Again
-                        | Happening::Plain(Event::Share { .. } | Event::Policy { .. })
+                        | Happening::Plain(Event::Share { .. } | Event::Policy { .. } | Event::MemoryShort { .. })
                 );
                 // What ends, ends before something else is decided about it in the same poll.
                 let ends = matches!(happening, Happening::Done { .. });
@@ -332,7 +328,7 @@ impl World {
         self.poll(&repairs);
         let rounds = 4 * self.tasks + 50;
         for _ in 0..rounds {
-            if self.ledger.is_empty() && self.returning.is_empty() {
+            if self.ledger.is_empty() {
                 break;
             }
             self.now = self.now.saturating_add(Duration::from_millis(1));
@@ -349,8 +345,6 @@ impl World {
                 .collect();
             let done: Vec<Event> = free.into_iter().map(|batch| self.done(batch, used, Outcome::Failed)).collect();
             self.poll(&done);
-            let again: Vec<Event> = self.returning.drain(..).map(|task| Event::Again { task }).collect();
-            self.poll(&again);
         }
         assert!(self.ledger.is_empty(), "tasks are left over: {:?}", self.ledger);
         assert_eq!(self.scheduler.poll(self.now, [], &mut Vec::new()), None, "a timer is left over");
@@ -403,6 +397,7 @@ fn histories_meet_what_they_are_made_for() {
                 Decision::Suspend { .. } => "suspend",
                 Decision::Resume { .. } => "resume",
                 Decision::Abort { cause: AbortCause::Preempted, .. } => "preempted",
+                Decision::Abort { cause: AbortCause::Memory, .. } => "memory",
                 Decision::Abort { cause: AbortCause::Deadline, .. } => "deadline",
                 Decision::Abort { cause: AbortCause::RunLimit, .. } => "run limit",
                 Decision::Expire { .. } => "expire",
@@ -419,6 +414,7 @@ fn histories_meet_what_they_are_made_for() {
         "suspend",
         "resume",
         "preempted",
+        "memory",
         "deadline",
         "run limit",
         "expire",

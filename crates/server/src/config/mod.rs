@@ -118,6 +118,8 @@ table! {
         without: Vec<Layer> = Vec::new();
         /// Address space of one worker; absent: unlimited.
         memory: Option<ByteSize> = None;
+        /// Memory the machine is to keep available: below it, best-effort batches that may be run again are ended. 0: not watched.
+        memory_floor: ByteSize = ByteSize::mib(256);
         /// The most input or output data of one batch.
         max_arena: ByteSize = ByteSize::mib(512);
         /// The longest a model may take to load before its worker is killed.

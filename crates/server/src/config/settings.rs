@@ -93,6 +93,8 @@ pub struct WorkerSettings {
     pub layers: Layers,
     /// Address space of one worker.
     pub memory_bytes: Option<u64>,
+    /// Memory the machine is to keep available; 0: not watched.
+    pub memory_floor_bytes: u64,
     /// The largest arena.
     pub max_arena_bytes: u64,
     /// Tasks that may wait for a slot.
@@ -234,6 +236,7 @@ impl Settings {
                 min_isolation: workers.min_isolation,
                 layers: Layer::ALL.into_iter().filter(|layer| !workers.without.contains(layer)).collect(),
                 memory_bytes: workers.memory.map(|size| size.0),
+                memory_floor_bytes: workers.memory_floor.0,
                 max_arena_bytes: workers.max_arena.0,
                 max_queued_tasks: config.queue.max_tasks,
                 max_queued_tasks_per_tenant: config.limits.max_queued_tasks,

@@ -8,20 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tenantry_sched::{
-    AbortCause, Batching, Decision, Event, Outcome, Phase, Place, Policy, SchedulerConfig, SlotGroup, Task, TaskKind,
-    Tier, split,
+    AbortCause, Batching, Decision, Event, Outcome, Phase, Place, Policy, SchedulerConfig, SlotGroup, Subject, Task,
+    TaskKind, Tier,
 };
 use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 use super::{Findings, Shares};
+use crate::divide::divide;
 use crate::world::Poll;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
     Running,
-    /// Its batch was ended for a reservation; it is to come back.
-    Returning,
 }
 
 #[derive(Debug)]
@@ -29,7 +28,10 @@ struct Known {
     task: Task,
     state: State,
     is_cancelled: bool,
+    /// It was ended for somebody else once.
     was_ended: bool,
+    /// A batch with it failed: it must run alone.
+    is_alone: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,8 @@ struct Batch {
     tasks: Vec<TaskId>,
     weights: Vec<u64>,
     aborted: Option<AbortCause>,
+    /// Whose batch runs above it, or did last; or who needs its memory.
+    wanted_by: Option<TenantId>,
 }
 
 /// The part of a task in a batch that is done.
@@ -70,6 +74,10 @@ pub(crate) struct Books {
     batches: BTreeMap<BatchId, Batch>,
     /// Waiting tasks by place, group and tenant; no zeros.
     waiting: BTreeMap<(Place, SlotGroup, TenantId), u32>,
+    /// What was used for nothing, by who wanted it, if anybody did; nanoseconds as the scheduler was told.
+    wasted_ns: BTreeMap<Option<TenantId>, u64>,
+    /// Who needed memory last.
+    memory_needed_by: Option<TenantId>,
 }
 
 impl Books {
@@ -111,16 +119,21 @@ impl Books {
         let mut parts = Vec::new();
         let mut ended_now = BTreeSet::new();
         let mut cancelled = Vec::new();
+        let mut is_waste = false;
         for event in poll.events {
             match event {
                 Event::Share { .. } => self.recount(shares),
                 Event::Done { batch, used, outcome } => {
                     ended_now.insert(*batch);
-                    let used = poll.used(*batch, *used);
-                    self.done(*batch, used, *outcome, poll.decisions, &mut parts, at, findings);
+                    self.done((*batch, *used, *outcome), poll, shares, &mut parts, findings);
+                    is_waste |= *outcome == Outcome::Interrupted;
                 }
-                Event::Ready { task } | Event::Again { task } => self.comes(task, shares),
-                Event::Cancel { task } => cancelled.push(*task),
+                Event::Ready { task } => self.comes(task, shares),
+                Event::MemoryShort { needed_by } => self.memory_needed_by = *needed_by,
+                Event::Cancel { task } => match self.tasks.get_mut(task) {
+                    Some(known) if known.state == State::Running => known.is_cancelled = true,
+                    _ => cancelled.push(*task),
+                },
                 other => self.change(other),
             }
         }
@@ -135,6 +148,9 @@ impl Books {
             }
         }
         self.check_idle(at, findings);
+        if is_waste {
+            self.check_waste(poll, findings);
+        }
         parts
     }
 
@@ -193,12 +209,12 @@ impl Books {
     }
 
     fn comes(&mut self, task: &Task, shares: &Shares) {
-        let was_ended = match self.tasks.get(&task.id) {
-            Some(known) if known.state != State::Returning => return,
-            known => known.is_some(),
-        };
+        if self.tasks.contains_key(&task.id) {
+            return;
+        }
         self.count(task, shares, true);
-        let known = Known { task: task.clone(), state: State::Waiting, is_cancelled: false, was_ended };
+        let known =
+            Known { task: task.clone(), state: State::Waiting, is_cancelled: false, was_ended: false, is_alone: false };
         self.tasks.insert(task.id, known);
     }
 
@@ -211,17 +227,15 @@ impl Books {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; the arguments are what a finished batch is about")]
     fn done(
         &mut self,
-        id: BatchId,
-        used: Duration,
-        outcome: Outcome,
-        decisions: &[Decision],
+        (id, told, outcome): (BatchId, Duration, Outcome),
+        poll: &Poll<'_>,
+        shares: &Shares,
         parts: &mut Vec<Part>,
-        at: MonotonicTime,
         findings: &mut Findings,
     ) {
+        let at = poll.at;
         let Some(batch) = self.batches.remove(&id) else {
             findings.add(at, "ends", format!("{id} is done and was not running"));
             return;
@@ -234,13 +248,19 @@ impl Books {
             *held = held.filter(|&of| of != id);
         }
         // Timers fire before events are heard: a batch may be told to end in the very poll in which it ends.
-        let told_now = decisions.iter().find_map(|decision| match decision {
+        let told_now = poll.decisions.iter().find_map(|decision| match decision {
             Decision::Abort { batch, cause } if *batch == id => Some(*cause),
             _ => None,
         });
-        let is_lost = outcome == Outcome::Aborted && batch.aborted.or(told_now) == Some(AbortCause::Preempted);
-        let used_ns = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
-        let divided = split(used_ns, &batch.weights);
+        let aborted = batch.aborted.or(told_now);
+        let is_lost = outcome == Outcome::Interrupted;
+        let nanos = |used: Duration| u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        if is_lost {
+            let wanted_by = batch.wanted_by.filter(|_| aborted.is_some_and(AbortCause::is_for_others));
+            *self.wasted_ns.entry(wanted_by).or_default() += nanos(told);
+        }
+        let used_ns = nanos(poll.used(id, told));
+        let divided = divide(used_ns, &batch.weights);
         if divided.iter().sum::<u64>() != used_ns || divided.len() != batch.tasks.len() {
             findings.add(at, "P0", format!("{id} used {used_ns} ns, its parts are {divided:?}"));
         }
@@ -248,11 +268,32 @@ impl Books {
             let Some(known) = self.tasks.get_mut(task) else { continue };
             let charged_ns = if is_lost { 0 } else { part };
             parts.push(Part { batch: id, task: *task, tenant: known.task.tenant, charged_ns });
-            if is_lost && !known.is_cancelled {
-                known.state = State::Returning;
+            if (is_lost || outcome == Outcome::Split) && !known.is_cancelled {
+                known.state = State::Waiting;
+                known.was_ended |= is_lost && aborted.is_some();
+                known.is_alone |= outcome == Outcome::Split;
+                let task = known.task.clone();
+                self.count(&task, shares, true);
             } else {
                 self.tasks.remove(task);
             }
+        }
+    }
+
+    /// P0: what was used for nothing is charged to whoever wanted it.
+    fn check_waste(&self, poll: &Poll<'_>, findings: &mut Findings) {
+        let nanos = |used: Duration| u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        let mut said = BTreeMap::from([(None, nanos(poll.scheduler.stats().wasted_by_machine))]);
+        for usage in poll.scheduler.usage() {
+            if let Subject::Tenant(tenant) = usage.subject {
+                said.insert(Some(tenant), nanos(usage.wasted));
+            }
+        }
+        said.retain(|_, ns| *ns > 0);
+        let is = self.wasted_ns.iter().filter(|(_, ns)| **ns > 0);
+        if !said.iter().eq(is) {
+            let what = format!("wasted for whom, it says: {said:?}, it was: {:?}", self.wasted_ns);
+            findings.add(poll.at, "P0", what);
         }
     }
 
@@ -289,6 +330,9 @@ impl Books {
                             && known.worker == *worker =>
                     {
                         slot.suspended = slot.running.take();
+                        if let Some(known) = self.batches.get_mut(batch) {
+                            known.wanted_by = None;
+                        }
                     }
                     _ => findings.add(at, "slots", format!("{batch} may not be suspended: {known:?}")),
                 }
@@ -312,8 +356,11 @@ impl Books {
                 };
                 match self.batches.get_mut(batch) {
                     Some(known) if known.aborted.is_none() => {
-                        if *cause == AbortCause::Preempted && !known.tasks.iter().all(may_be_preempted) {
+                        if cause.is_for_others() && !known.tasks.iter().all(may_be_preempted) {
                             findings.add(at, "ends", format!("{batch} was ended though not all of it may be"));
+                        }
+                        if *cause == AbortCause::Memory {
+                            known.wanted_by = self.memory_needed_by;
                         }
                         known.aborted = Some(*cause);
                     }
@@ -359,6 +406,9 @@ impl Books {
         if !members.iter().all(fits) {
             wrong("joins what may not be joined");
         }
+        if members.len() > 1 && members.iter().any(|known| known.is_alone) {
+            wrong("joins what is to run alone");
+        }
         let rows: u64 = members.iter().map(|known| u64::from(known.task.rows.max(1))).sum();
         let group = self.slots.get(slot).map(|slot| slot.group);
         if members.iter().any(|known| Some(shares.group(known.task.tenant)) != group) {
@@ -393,10 +443,13 @@ impl Books {
                 self.count(&task, shares, false);
             }
         }
-        self.batches.insert(
-            *batch,
-            Batch { slot: *slot, worker: *worker, tasks: tasks.to_vec(), weights: weights.to_vec(), aborted: None },
-        );
+        for below in self.batches.values_mut().filter(|below| below.slot == *slot) {
+            // It was suspended for the first that runs above it.
+            below.wanted_by.get_or_insert(first.tenant);
+        }
+        let (tasks, weights) = (tasks.to_vec(), weights.to_vec());
+        let started = Batch { slot: *slot, worker: *worker, tasks, weights, aborted: None, wanted_by: None };
+        self.batches.insert(*batch, started);
     }
 
     /// P1: no slot is free while a task waits that an idle worker could take. What may wait for company is left out.

@@ -263,7 +263,7 @@ impl World<'_> {
             Some(Fault::SlowSlot { slot, factor, .. }) => {
                 self.machine.slow.insert(SlotId(*slot as u64), *factor);
             }
-            Some(Fault::WorkerDies { worker, .. }) => self.worker_dies(*worker),
+            Some(Fault::WorkerDies { worker, outcome, .. }) => self.worker_dies(*worker, *outcome),
             Some(Fault::Told { event, .. }) => self.happened.push(event.clone()),
             None => {}
         }
@@ -287,7 +287,7 @@ impl World<'_> {
         }
     }
 
-    fn worker_dies(&mut self, number: usize) {
+    fn worker_dies(&mut self, number: usize, outcome: Outcome) {
         let count = self.machine.workers.len().max(1);
         let Some(worker) = self.machine.workers.get_mut(number % count).filter(|worker| worker.is_up) else { return };
         worker.is_up = false;
@@ -296,7 +296,7 @@ impl World<'_> {
         let running: Vec<_> =
             self.batches.iter().filter(|(_, batch)| batch.worker == id).map(|(&batch, _)| batch).collect();
         for batch in running {
-            self.end(batch, Outcome::Failed);
+            self.end(batch, outcome);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tenantry_sched::{Batching, Event, Policy, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight};
+use tenantry_sched::{Batching, Event, Outcome, Policy, Rate, Reservation, Share, SlotGroup, Subject, Tier, Weight};
 use tenantry_sim::check::Auditor;
 use tenantry_sim::random::Random;
 use tenantry_sim::report::Report;
@@ -72,9 +72,13 @@ fn fault(random: &mut Random, slots: usize, tenants: usize, end: Duration) -> Fa
     let from = end.mul_f64(random.unit());
     let until = from + milliseconds(random, 1, 800);
     let slot = usize::try_from(random.below(slots as u64)).unwrap();
-    match random.below(6) {
+    match random.below(7) {
         0 => Fault::SlotAway { slot, from, until },
-        1 | 2 => Fault::WorkerDies { worker: usize::try_from(random.below(16)).unwrap(), from, until },
+        1 | 2 => {
+            let worker = usize::try_from(random.below(16)).unwrap();
+            let outcome = [Outcome::Failed, Outcome::Split, Outcome::Interrupted][worker % 3];
+            Fault::WorkerDies { outcome, worker, from, until }
+        }
         3 => Fault::SlowSlot { slot, from, until, factor: random.between(2, 10) as f64 },
         4 => {
             let tenant = usize::try_from(random.below(tenants as u64)).unwrap();
@@ -84,6 +88,11 @@ fn fault(random: &mut Random, slots: usize, tenants: usize, end: Duration) -> Fa
             };
             let share = (random.below(4) > 0).then(|| share(random));
             Fault::Told { at: from, event: Event::Share { subject, share } }
+        }
+        5 => {
+            let needed_by = random.below(2) == 0;
+            let tenant = tenant_id(usize::try_from(random.below(tenants as u64)).unwrap());
+            Fault::Told { at: from, event: Event::MemoryShort { needed_by: needed_by.then_some(tenant) } }
         }
         _ => {
             let policy = Policy::ALL[usize::try_from(random.below(4)).unwrap()];
