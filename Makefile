@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isolation bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test test-isolation test-cgroup2 bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -21,7 +21,7 @@ help: ## Show this list
 demo: programs models ## Start a server with two tenants and real models, and ask it real questions
 	target/release/tenantry demo
 
-test: lint unit fuzz e2e ## Everything that must hold: format, lints, tests, fuzzing in brief, end to end, the demo
+test: lint unit test-cgroup2 fuzz e2e ## Everything that must hold: format, lints, tests, fuzzing in brief, end to end, the demo
 	@echo "make test: everything passed"
 
 bench: build models ## Measure throughput, latency, memory; ends with one line a figure
@@ -56,6 +56,12 @@ unit: build models postgres ## The tests of every crate
 
 test-isolation: tools ## The escape matrix: what a hostile model might try, behind each barrier and all
 	$(CARGO) test --release --package tenantry-jail --test escape
+
+# The same features as `unit`, so that nothing is built twice.
+test-cgroup2: tools ## Control groups of version 2, in a machine of its own (User-Mode Linux; takes a minute or two)
+	@scripts/install-missing linux.uml:user-mode-linux
+	@program=$$($(CARGO) test --release --workspace --test cgroup --no-run --message-format=json | \
+	  sed -n 's/.*"executable":"\([^"]*\/cgroup-[^"]*\)".*/\1/p') && tests/uml/run "$$program"
 
 fuzz: tools ## Fuzz what clients and workers send, FUZZ_SECONDS (10) each; what is found stays in target/fuzz
 	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found target/fuzz/found_worker && \

@@ -61,19 +61,30 @@ pub(crate) fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
     Ok(set)
 }
 
-/// Arranges that the child of `command` dies with this process, has a session of its own, no descriptors but the
-/// standard three and `inherit`, and the limits. `parent` is this process; none where the child cannot see it, because
-/// it has process ids of its own, and made sure otherwise that it still lives.
-pub(crate) fn confine(command: &mut Command, parent: Option<Pid>, inherit: &[Inherit], limits: Limits) {
+/// How a child notices that this process has ended.
+#[derive(Clone, Copy)]
+pub(crate) enum Tie {
+    /// The kernel ends it. With this process's id; none where the child cannot see it, because it has process ids of its
+    /// own, and made sure otherwise that it still lives.
+    Kill(Option<Pid>),
+    /// By itself, when its socket closes: it has something to clear up.
+    Socket,
+}
+
+/// Arranges that the child of `command` ends with this process, has a session of its own, no descriptors but the
+/// standard three and `inherit`, and the limits.
+pub(crate) fn confine(command: &mut Command, tie: Tie, inherit: &[Inherit], limits: Limits) {
     let inherit = inherit.to_vec();
     let steps = move || -> io::Result<()> {
         // Its own session: a Ctrl-C at the server's terminal is the server's to handle, and the kernel's autogrouping
         // then shares processors by worker, not by thread.
         rustix::process::setsid()?;
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the line above; then nobody would send the signal.
-        if parent.is_some() && rustix::process::getppid() != parent {
-            return Err(io::ErrorKind::BrokenPipe.into());
+        if let Tie::Kill(parent) = tie {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the line above; then nobody would send the signal.
+            if parent.is_some() && rustix::process::getppid() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
         }
         // A core dump would write tenants' data to the disk.
         lower(Resource::Core, 0)?;

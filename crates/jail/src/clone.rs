@@ -1,26 +1,30 @@
 //! Makes a process in namespaces of its own, in one call.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::cgroup::{Group, Version};
 use crate::lockdown::NOBODY;
 
-/// Every namespace a worker has of its own.
+/// Every namespace a worker is born with. That of control groups comes after it is in its group, which is its root then.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWCGROUP;
+    | libc::CLONE_NEWNS;
 /// The host's users that workers of a server that is root become: none of them owns anything.
 const FIRST_HOST_USER: u32 = 200_000;
 const HOST_USERS: u64 = 100_000;
+/// The child starts in the group of `clone_args.cgroup` (`linux/sched.h`); the C library has no name for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// What a child exits with that could not become what it should.
 const EXIT_FAILED: libc::c_int = 127;
 
@@ -48,13 +52,14 @@ impl Cloned {
     }
 }
 
-/// Runs `command` in a child, in namespaces of its own if wanted. Returns when it has been executed, or why not.
+/// Runs `command` in a child, in namespaces of its own and in a group if wanted. Returns when it has been executed, or why
+/// not.
 ///
 /// The caller must be the only thread of its process. `serial` tells children apart.
-pub(crate) fn spawn(command: &mut Command, namespaces: bool, serial: u64) -> io::Result<Cloned> {
+pub(crate) fn spawn(command: &mut Command, namespaces: bool, group: Option<&Group>, serial: u64) -> io::Result<Cloned> {
     use std::os::unix::process::CommandExt;
     let (mut complaint, mut complain) = pipe()?;
-    let child = clone(namespaces, serial, || {
+    let child = clone(namespaces, group, serial, || {
         // Comes back only if it failed; the pipe is closed by exec.
         let error = command.exec();
         let number = error.raw_os_error().unwrap_or(libc::EIO);
@@ -73,9 +78,14 @@ pub(crate) fn spawn(command: &mut Command, namespaces: bool, serial: u64) -> io:
     }
 }
 
-/// Makes a child that runs `body` and exits with what it answers, or with [`EXIT_FAILED`]. It waits until its users are
-/// mapped, and never runs anything if this process dies before.
-pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option<libc::c_int>) -> io::Result<Cloned> {
+/// Makes a child that runs `body` and exits with what it answers, or with [`EXIT_FAILED`]. It waits until it is in its
+/// group and its users are mapped, and never runs anything if this process dies before.
+pub(crate) fn clone(
+    namespaces: bool,
+    group: Option<&Group>,
+    serial: u64,
+    body: impl FnOnce() -> Option<libc::c_int>,
+) -> io::Result<Cloned> {
     let (mut ready, mut go) = pipe()?;
     let mut pidfd: libc::c_int = -1;
     let flags = libc::CLONE_PIDFD | if namespaces { NAMESPACES } else { 0 };
@@ -84,6 +94,15 @@ pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option
     arguments.flags = flags.cast_unsigned().into();
     arguments.pidfd = (&raw mut pidfd) as u64;
     arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    // Born in its group, which costs next to nothing; into one of version 1 a process can only be moved.
+    let birthplace = match group.filter(|group| group.version == Version::V2) {
+        Some(group) => Some(open_directory(&group.memory)?),
+        None => None,
+    };
+    if let Some(directory) = &birthplace {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::try_from(directory.as_raw_fd()).map_err(io::Error::other)?;
+    }
     // SAFETY: without CLONE_VM the child has a copy of this memory and returns here like after a fork. This process has
     // one thread, so no lock is held by a thread the child does not have.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
@@ -93,7 +112,7 @@ pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option
     if pid == 0 {
         drop(go);
         let mut word = [0];
-        let told = ready.read_exact(&mut word).is_ok();
+        let told = ready.read_exact(&mut word).is_ok() && (!namespaces || enter_cgroup_namespace().is_ok());
         // A panic must not unwind into what the parent was doing: this is the child.
         let code = std::panic::catch_unwind(AssertUnwindSafe(|| if told { body() } else { None }));
         let code = code.ok().flatten();
@@ -104,8 +123,12 @@ pub(crate) fn clone(namespaces: bool, serial: u64, body: impl FnOnce() -> Option
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let child = Cloned { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd };
     drop(ready);
-    let mapped = if namespaces { map_users(child.pid, serial) } else { Ok(()) };
-    if let Err(error) = mapped.and_then(|()| go.write_all(&[1])) {
+    let adopted = match group.filter(|_| birthplace.is_none()) {
+        Some(group) => group.adopt(child.pid),
+        None => Ok(()),
+    };
+    let mapped = || if namespaces { map_users(child.pid, serial) } else { Ok(()) };
+    if let Err(error) = adopted.and_then(|()| mapped()).and_then(|()| go.write_all(&[1])) {
         child.kill();
         return Err(error);
     }
@@ -128,6 +151,16 @@ fn map_users(pid: i32, serial: u64) -> io::Result<()> {
     write("setgroups", "deny")?;
     write("uid_map", &format!("0 {user} 1\n"))?;
     write("gid_map", &format!("0 {group} 1\n"))
+}
+
+/// Makes the group this process is in the root of all that it sees.
+fn enter_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: takes an integer; this flag shares nothing that other code relies on.
+    if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn pipe() -> io::Result<(std::fs::File, std::fs::File)> {

@@ -16,6 +16,10 @@ pub struct Exit {
     pub serial: u64,
     /// How.
     pub status: ExitKind,
+    /// How many of its processes the kernel ended because its group had used its memory up; it counts some twice.
+    pub oom_kills: u64,
+    /// The most memory its group ever used, bytes; `None` where there is no group, or the kernel does not count it.
+    pub memory_peak_bytes: Option<u64>,
 }
 
 /// How a process ended.

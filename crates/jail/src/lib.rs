@@ -10,15 +10,17 @@
 //! ```
 //!
 //! The spawner dies with the server and the workers die with the spawner. A worker gets namespaces, a session of its own,
-//! no core dumps, an empty environment, no descriptors but its own, and the limits of its [`WorkerSpec`] from the
-//! spawner (`clone`, `child`); the rest it does to itself once its library is loaded ([`lock_down`]). Which barriers a
+//! no core dumps, an empty environment, no descriptors but its own, a control group and the limits of its [`WorkerSpec`]
+//! from the spawner (`clone`, `cgroup`, `child`); the rest it does to itself once its library is loaded ([`lock_down`]). Which barriers a
 //! machine allows is found by putting them up (`probe`), and what they amount to is a [`Level`].
 
+mod cgroup;
 mod child;
 mod clone;
 mod exits;
 mod layers;
 mod lockdown;
+mod memory;
 mod message;
 mod packet;
 mod probe;
@@ -26,13 +28,15 @@ mod seccomp;
 mod spawner;
 mod worker;
 
+pub use cgroup::{DEFAULT_CPU_WEIGHT, GroupLimits};
 pub use exits::{Exit, ExitKind, Exits, ExitsError};
 pub use layers::{Barriers, Layer, Layers, Level};
 pub use lockdown::{LockdownError, lock_down};
+pub use memory::available_memory_bytes;
 pub use message::WorkerSpec;
 pub use spawner::server_side::{SpawnError, Spawner, StartError};
 pub use spawner::{inherited_channel, spawner_main};
-pub use worker::WorkerProcess;
+pub use worker::{SuspendBy, WorkerProcess};
 
 /// The descriptor a worker finds its socket at.
 pub const WORKER_CHANNEL_FD: i32 = 3;

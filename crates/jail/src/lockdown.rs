@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use crate::layers::{Layer, Layers};
-use crate::seccomp;
+use crate::{cgroup, seccomp};
 
 /// The newest Landlock rules that are asked for; an older kernel enforces what it knows.
 const LANDLOCK: ABI = ABI::V6;
@@ -254,7 +254,11 @@ fn seen() -> Layers {
         }
         Layer::Seccomp => field("Seccomp") == Some("2"),
         Layer::Limits => limit(Resource::Core) == Some(0) && limit(Resource::Memlock) == Some(0),
-        Layer::Cgroup => false,
+        // The spawner has put it there; in a namespace of its own its group is the root of all it sees.
+        Layer::Cgroup => {
+            let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            cgroup::is_worker_group(&groups)
+        }
     };
     Layer::ALL.into_iter().filter(|layer| holds(*layer)).collect()
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Group, GroupLimits};
 use crate::layers::{Barriers, Layers};
 
 /// How a worker is to be started.
@@ -19,6 +20,8 @@ pub struct WorkerSpec {
     pub address_space_bytes: Option<u64>,
     /// The largest file it may write, bytes; `None`: unlimited. The optimised form is one.
     pub file_bytes: Option<u64>,
+    /// What its control group bounds, where `layers` has it.
+    pub group: GroupLimits,
     /// The barriers around it: of those that [`crate::Spawner::barriers`] found in force.
     pub layers: Layers,
 }
@@ -27,7 +30,7 @@ pub struct WorkerSpec {
 pub(crate) const MAX_CPUS: usize = 1024;
 
 /// The first frame on the control socket says that the binary is the right one.
-pub(crate) const GREETING: u32 = 0x7e4a_0002;
+pub(crate) const GREETING: u32 = 0x7e4a_0003;
 
 /// From the server. Descriptors: the worker's channel and its stderr.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,10 +42,11 @@ pub(crate) struct SpawnRequest {
 /// From the spawner. Descriptor of a success: the pidfd.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Once, at the start.
-    Greeting(u32, Barriers),
+    /// Once, at the start; also whether workers can be frozen.
+    Greeting(u32, Barriers, bool),
     Spawned {
         pid: i32,
+        group: Option<Group>,
     },
     Refused {
         reason: String,

@@ -5,8 +5,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Group;
 use crate::child::cpu_set;
+
+/// How a worker is made to stand still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SuspendBy {
+    /// By the freezer where its group has one, else by a signal.
+    #[default]
+    Auto,
+    /// By the freezer of its control group: the kernel says when it stands.
+    Freezer,
+    /// By SIGSTOP.
+    Stop,
+}
 
 /// A started worker. Dropping the handle does not end the process; its exit arrives through [`crate::Exits`].
 #[derive(Debug)]
@@ -16,6 +31,7 @@ pub struct WorkerProcess {
     /// Unique among this spawner's workers, and what [`crate::Exit`] names.
     pub serial: u64,
     pub(crate) pidfd: OwnedFd,
+    pub(crate) group: Option<Group>,
 }
 
 impl WorkerProcess {
@@ -24,23 +40,65 @@ impl WorkerProcess {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&self) -> io::Result<()> {
-        self.signal(Signal::KILL)
+        self.signal(Signal::KILL)?;
+        // In a frozen group of version 1 the signal is heeded when it goes on.
+        self.thaw()
     }
 
-    /// Stops the process where it is.
+    /// Stops every thread of the process where it is. With the freezer, waits a few milliseconds at most for the kernel's
+    /// word that they stand; whether that came. A signal has no such word.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or there is no freezer and it must be one.
+    pub fn suspend(&self, by: SuspendBy) -> io::Result<bool> {
+        match self.freezer().filter(|_| by != SuspendBy::Stop) {
+            // It may have ended, and its group with it.
+            Some(group) => match group.freeze() {
+                Err(error) if is_gone(&error) => Ok(true),
+                Err(_) if by == SuspendBy::Auto => self.signal(Signal::STOP).map(|()| false),
+                frozen => frozen,
+            },
+            None if by == SuspendBy::Freezer => Err(io::ErrorKind::Unsupported.into()),
+            None => self.signal(Signal::STOP).map(|()| false),
+        }
+    }
+
+    /// Lets a process go on that was suspended in this way.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn suspend(&self) -> io::Result<()> {
-        self.signal(Signal::STOP)
-    }
-
-    /// Lets a suspended process go on.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn resume(&self) -> io::Result<()> {
+    pub fn resume(&self, by: SuspendBy) -> io::Result<()> {
+        if by != SuspendBy::Stop {
+            self.thaw()?;
+        }
         self.signal(Signal::CONT)
+    }
+
+    /// Whether the kernel bounds what it uses by a control group.
+    pub fn is_in_group(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// Changes its share of processor time beside other groups, 1 to 10,000. Without a group nothing happens.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_cpu_weight(&self, weight: u16) -> io::Result<()> {
+        match self.group.as_ref().map_or(Ok(()), |group| group.set_cpu_weight(weight)) {
+            Err(error) if is_gone(&error) => Ok(()),
+            set => set,
+        }
+    }
+
+    fn freezer(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|group| group.freezer.is_some())
+    }
+
+    fn thaw(&self) -> io::Result<()> {
+        match self.freezer().map_or(Ok(()), Group::thaw) {
+            Err(error) if is_gone(&error) => Ok(()),
+            thawed => thawed,
+        }
     }
 
     /// Moves every thread of the process to these processors; threads made later follow their makers.
@@ -81,6 +139,11 @@ impl WorkerProcess {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The group was removed because its processes have ended.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 /// Readable when the process has ended.

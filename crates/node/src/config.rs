@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tenantry_jail::{Barriers, Layer, Layers, Level};
+use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy};
 use tenantry_sched::{Policy, SlotGroup, Tuning};
 
 /// The size of a fresh arena, bytes: large enough for most requests, free until touched (pages appear on first use).
@@ -13,6 +13,8 @@ pub(crate) const ARENA_IDLE: Duration = Duration::from_secs(10);
 /// How long a new worker may take to say it is ready.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
 
+/// Threads of a worker: as many as a run has processors, and a few.
+const DEFAULT_MAX_PROCESSES: u32 = 512;
 /// What workers that serve add to the nice value by default.
 const DEFAULT_WORKER_NICE: i8 = 5;
 
@@ -44,10 +46,17 @@ pub struct NodeConfig {
     pub layers: Layers,
     /// The least they must amount to: below it no worker is started.
     pub min_isolation: Level,
-    /// Address space of one worker, bytes; absent: unlimited.
+    /// Memory of one worker, bytes; absent: three quarters of what there is. Where there is no control group to bound it,
+    /// and it is given, its address space.
     pub worker_memory_bytes: Option<u64>,
     /// Memory the machine is to keep available, bytes: below it, best-effort batches that may be are ended. 0: not watched.
     pub memory_floor_bytes: u64,
+    /// Processes and threads of one worker, where there are control groups.
+    pub worker_max_processes: u32,
+    /// Processor time of one worker, thousandths of a processor, where there are control groups; absent: no ceiling.
+    pub worker_max_cpu_milli: Option<u32>,
+    /// How a worker is stopped in the middle of a run.
+    pub suspend_by: SuspendBy,
     /// Tasks waiting on the whole node.
     pub max_queued_tasks: usize,
     /// Bytes of tensor data waiting on the whole node.
@@ -84,6 +93,9 @@ impl NodeConfig {
             min_isolation: Level::None,
             worker_memory_bytes: None,
             memory_floor_bytes: 0,
+            worker_max_processes: DEFAULT_MAX_PROCESSES,
+            worker_max_cpu_milli: None,
+            suspend_by: SuspendBy::Auto,
             max_queued_tasks: 1_000,
             max_queued_bytes: 1 << 30,
             max_queued_tasks_per_tenant: 1_000,

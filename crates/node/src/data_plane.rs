@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::NodeConfig;
+use crate::cpu_weight::CpuWeights;
 use crate::dispatch::Dispatched;
 use crate::fleet::Fleet;
 use crate::interrupt::Orders;
@@ -26,6 +27,7 @@ use crate::slots::SlotCores;
 use crate::submission::{Reply, ServeError, Submission};
 use crate::timer::Timer;
 use crate::worker::{Load, Request};
+use crate::worker_memory;
 
 /// One machine's data plane. Made by [`Node::start`].
 #[derive(Debug)]
@@ -46,6 +48,10 @@ pub struct Node {
     /// What the scheduler said about batches after it had dispatched them.
     pub(crate) orders: Orders,
     pub(crate) slot_cores: SlotCores,
+    /// What workers weigh on the processors. Locked before the fleet is.
+    pub(crate) cpu_weights: Mutex<CpuWeights>,
+    /// The limit on a worker's memory where the configuration names none.
+    pub(crate) default_worker_memory_bytes: Option<u64>,
     pub(crate) recorder: Option<Arc<Recorder>>,
     /// Decisions may be carried out on a thread outside the runtime.
     pub(crate) tokio: tokio::runtime::Handle,
@@ -84,6 +90,8 @@ impl Node {
         Ok(Self {
             policy: Mutex::new(config.policy),
             slot_cores: SlotCores::of(&config),
+            cpu_weights: Mutex::default(),
+            default_worker_memory_bytes: worker_memory::default_limit(tenantry_jail::available_memory_bytes()),
             recorder,
             tokio: tokio::runtime::Handle::current(),
             config,

@@ -22,6 +22,7 @@
 pub mod claims;
 mod clock;
 mod config;
+mod cpu_weight;
 mod data_plane;
 mod dispatch;
 mod fleet;
@@ -43,6 +44,7 @@ mod submission;
 mod supervisor;
 mod timer;
 mod worker;
+mod worker_memory;
 
 pub use config::NodeConfig;
 pub use data_plane::Node;
@@ -53,4 +55,4 @@ pub use register::{ProbeError, RegisterError, RegisterRequest, Registered};
 pub use start::StartError;
 pub use submission::{Answer, Reply, ServeError, Submission, Timing};
 pub use supervisor::{ModelFile, ModelFiles};
-pub use tenantry_jail::{Barriers, Layer, Layers, Level};
+pub use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy};

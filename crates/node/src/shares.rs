@@ -17,9 +17,19 @@ impl Node {
 
     /// Changes the settings of nodes of the share tree, all in one step; absent: the default ones again.
     pub fn set_shares(self: &Arc<Self>, shares: Vec<(Subject, Option<Share>)>) {
+        let mut weights = self.cpu_weights.lock();
+        let mut reweigh = false;
         for (subject, share) in shares {
+            reweigh |= weights.change(subject, share);
             self.push(Event::Share { subject, share });
         }
+        if reweigh {
+            // With the weights still locked, so that a worker that starts meanwhile gets the new one by either way.
+            for worker in self.fleet.lock().all_workers() {
+                worker.set_cpu_weight(weights.of(worker.domain, worker.purpose));
+            }
+        }
+        drop(weights);
         self.pump();
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tenantry_jail::{Barriers, Exits, Layer, Layers, Level, Spawner};
+use tenantry_jail::{Barriers, Exits, Layer, Layers, Level, Spawner, SuspendBy};
 use tenantry_sched::Event;
 use tenantry_types::SlotId;
 use tokio::io::unix::AsyncFd;
@@ -40,6 +40,9 @@ pub enum StartError {
         /// What is not in force, and why.
         missing: String,
     },
+    /// Workers are to be frozen, and cannot be.
+    #[error("workers are to be suspended by the freezer, and there is none for them here: {0}")]
+    Freezer(String),
     /// A recording was asked for and cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -79,17 +82,18 @@ impl Node {
     /// [`StartError`] when there is no runtime to watch the spawner with, or a recording cannot be written.
     pub fn start(config: NodeConfig, spawner: Spawner, exits: Exits) -> Result<Arc<Self>, StartError> {
         let isolation = isolation(&config, spawner.barriers())?;
+        let can_freeze = isolation.in_force.has(Layer::Cgroup) && spawner.has_freezer();
+        if config.suspend_by == SuspendBy::Freezer && !can_freeze {
+            let why = isolation.not_in_force.iter().find(|(layer, _)| *layer == Layer::Cgroup);
+            let why = why.map_or("it is not mounted, or not the server's", |(_, why)| why.as_str());
+            return Err(StartError::Freezer(why.to_owned()));
+        }
         let exits = watch_exits(exits)?;
         let slots = config.slots;
         let node = Arc::new(Self::new(config, spawner)?);
         tracing::info!(level = %isolation.level(), in_force = %names(isolation.in_force), "workers are isolated");
         for (layer, why) in &isolation.not_in_force {
-            // Nobody has it yet: nothing an operator could see to.
-            if *layer == Layer::Cgroup {
-                tracing::info!(%layer, why, "a barrier around workers is missing");
-            } else {
-                tracing::warn!(%layer, why, "a barrier around workers is missing");
-            }
+            tracing::warn!(%layer, why, "a barrier around workers is missing");
         }
         for slot in 0..slots.max(1) {
             let group = node.config.group_of(slot);
@@ -99,6 +103,7 @@ impl Node {
         tokio::spawn(Arc::clone(&node).keep_time());
         tokio::spawn(Arc::clone(&node).keep_house());
         tokio::spawn(Arc::clone(&node).watch_memory());
+        tokio::spawn(Arc::clone(&node).watch_workers_memory());
         tokio::spawn(Arc::clone(&node).relay_exits(exits));
         Ok(node)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tenantry_jail::{Exit, ExitKind, Spawner, WorkerSpec};
+use tenantry_jail::{Exit, ExitKind, GroupLimits, Layer, Spawner, WorkerSpec};
 use tenantry_sched::{AbortCause, Event, Place, Scheduler, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, WorkerId};
@@ -64,7 +64,7 @@ impl Node {
     }
 
     pub(crate) fn new_worker(&self, domain: TrustDomain, purpose: Purpose) -> Arc<Worker> {
-        let worker = Arc::new(Worker::new(WorkerId(self.next_id()), domain, purpose));
+        let worker = Arc::new(Worker::new(WorkerId(self.next_id()), domain, purpose, self.config.suspend_by));
         self.fleet.lock().file_worker(Arc::clone(&worker), self.now());
         worker
     }
@@ -243,7 +243,14 @@ impl Node {
             layers: isolation.in_force,
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
-            address_space_bytes: self.config.worker_memory_bytes,
+            // Address space is not memory, but all that can be bounded without a group.
+            address_space_bytes: self.config.worker_memory_bytes.filter(|_| !isolation.in_force.has(Layer::Cgroup)),
+            group: GroupLimits {
+                memory_bytes: self.worker_memory_limit(),
+                max_processes: Some(self.config.worker_max_processes),
+                cpu_weight: Some(self.cpu_weights.lock().of(worker.domain, worker.purpose)),
+                max_cpu_milli: self.config.worker_max_cpu_milli,
+            },
             // Registrations run beside the slots: see `register`.
             nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { self.config.worker_nice },
             ..WorkerSpec::default()
@@ -254,7 +261,12 @@ impl Node {
         let serial = process.serial;
         let channel = Arc::new(Channel::new(ours));
         channel.set_nonblocking(true)?;
-        worker.attach(process, Arc::clone(&channel), terminator);
+        {
+            // Shares may have changed while it was being made; from here on such a change reaches it.
+            let weights = self.cpu_weights.lock();
+            worker.attach(process, Arc::clone(&channel), terminator);
+            worker.set_cpu_weight(weights.of(worker.domain, worker.purpose));
+        }
         // Fails only for a worker that has died already.
         let _ = worker.send(&ToWorker::Terminations, &[terminations.as_fd()]);
         crate::stderr::relay(Arc::clone(self), worker.id, reader);
@@ -351,7 +363,7 @@ impl Node {
             let failures = fleet.start_failures.entry(record.worker.domain).or_default();
             *failures = failures.saturating_add(1);
         }
-        let reason = death_reason(record.worker.kill_reason().as_ref(), exit.status);
+        let reason = death_reason(record.worker.kill_reason().as_ref(), exit, self.worker_memory_limit());
         self.end_work_of(&record.worker, reason.as_deref(), Some(exit.pid));
     }
 
@@ -457,21 +469,30 @@ enum LaunchError {
 }
 
 /// A death in words its model's owner can act on; `None` for a worker that was stopped on purpose.
-fn death_reason(kill: Option<&Kill>, status: ExitKind) -> Option<String> {
+fn death_reason(kill: Option<&Kill>, exit: &Exit, memory_limit: Option<u64>) -> Option<String> {
     let text = match kill {
         Some(Kill::Stopped | Kill::Preempted) => return None,
         Some(Kill::Overran(limit)) => overran(*limit),
         Some(Kill::Overdue) => "it ran on long after every deadline of its requests and was ended".to_owned(),
         Some(Kill::Violation(how)) => format!("it broke the worker protocol: {how}"),
         Some(Kill::NeverReady) => format!("its process did not become ready within {READY_LIMIT:?}"),
+        Some(Kill::Memory(limit)) => used_too_much_memory(Some(*limit)),
+        Some(Kill::Silent) | None if exit.oom_kills > 0 => used_too_much_memory(memory_limit),
         // A socket closes when a process dies: the status says more.
-        Some(Kill::Silent) | None => match status {
+        Some(Kill::Silent) | None => match exit.status {
             ExitKind::Code(0) => "its process ended by itself".to_owned(),
             ExitKind::Code(code) => format!("its process ended with exit code {code}"),
             ExitKind::Signal(signal) => format!("its process was ended by signal {signal} ({})", signal_name(signal)),
         },
     };
     Some(text)
+}
+
+fn used_too_much_memory(limit: Option<u64>) -> String {
+    match limit {
+        Some(bytes) => format!("it used more memory than its limit of {} MiB and was ended", bytes >> 20),
+        None => "it used more memory than there is and was ended".to_owned(),
+    }
 }
 
 fn signal_name(signal: i32) -> &'static str {

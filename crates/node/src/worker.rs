@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tenantry_jail::WorkerProcess;
+use tenantry_jail::{SuspendBy, WorkerProcess};
 use tenantry_sched::{AbortCause, Phase, Task, Weights};
 use tenantry_types::{
     BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, TenantId, Tensor, TrustDomain, WorkerId,
@@ -52,6 +52,8 @@ pub(crate) enum Kill {
     Silent,
     /// It did not say it was ready in time.
     NeverReady,
+    /// It used more memory than this many bytes, and no control group bounds it.
+    Memory(u64),
 }
 
 /// A worker process.
@@ -60,6 +62,7 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) domain: TrustDomain,
     pub(crate) purpose: Purpose,
+    suspend_by: SuspendBy,
     process: OnceLock<WorkerProcess>,
     channel: OnceLock<Arc<Channel>>,
     terminator: OnceLock<Terminator>,
@@ -213,11 +216,12 @@ pub(crate) enum ArenaError {
 }
 
 impl Worker {
-    pub(crate) fn new(id: WorkerId, domain: TrustDomain, purpose: Purpose) -> Self {
+    pub(crate) fn new(id: WorkerId, domain: TrustDomain, purpose: Purpose, suspend_by: SuspendBy) -> Self {
         Self {
             id,
             domain,
             purpose,
+            suspend_by,
             process: OnceLock::new(),
             channel: OnceLock::new(),
             terminator: OnceLock::new(),
@@ -263,12 +267,22 @@ impl Worker {
 
     /// Stops the process where it is.
     pub(crate) fn suspend(&self) {
-        self.tell("suspended", WorkerProcess::suspend);
+        self.tell("suspended", |process| process.suspend(self.suspend_by).map(drop));
     }
 
     /// Lets the process go on.
     pub(crate) fn resume(&self) {
-        self.tell("resumed", WorkerProcess::resume);
+        self.tell("resumed", |process| process.resume(self.suspend_by));
+    }
+
+    /// Changes its share of the processors.
+    pub(crate) fn set_cpu_weight(&self, weight: u16) {
+        self.tell("given another weight", |process| process.set_cpu_weight(weight));
+    }
+
+    /// Whether the kernel bounds what it uses. False for one whose process does not exist yet.
+    pub(crate) fn is_in_group(&self) -> bool {
+        self.process.get().is_some_and(WorkerProcess::is_in_group)
     }
 
     /// Moves the process to these processors.

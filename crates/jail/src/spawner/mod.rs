@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitIdStatus;
 
-use crate::child::{self, Inherit, Limits};
+use crate::cgroup::{Group, Groups};
+use crate::child::{self, Inherit, Limits, Tie};
 use crate::clone::{self, Cloned};
 use crate::exits::{Exit, ExitKind};
 use crate::layers::Layer;
@@ -22,9 +23,29 @@ use crate::probe;
 /// The most workers alive at once.
 const MAX_WORKERS: usize = 4096;
 
+/// How long the spawner may take to clear up when the server is gone, seconds. Then it ends, and its workers with it.
+const END_LIMIT_S: libc::c_uint = 1;
+/// How soon the removal of a group is tried again with which the kernel was still busy.
+const SWEEP_AGAIN: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
 struct Running {
     serial: u64,
     child: Cloned,
+    group: Option<Group>,
+}
+
+impl Running {
+    /// What is to be said of its end.
+    fn exit(&self, status: &WaitIdStatus) -> Exit {
+        let counters = self.group.as_ref().map(Group::counters).unwrap_or_default();
+        Exit {
+            pid: self.child.pid,
+            serial: self.serial,
+            status: kind(status),
+            oom_kills: counters.oom_kills,
+            memory_peak_bytes: counters.memory_peak_bytes,
+        }
+    }
 }
 
 /// The body of `tenantry-worker spawner CONTROL EXITS`: starts workers and relays their ends until the server is gone.
@@ -76,18 +97,25 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
     rustix::io::ioctl_fionbio(exits, true)?;
     // Held so that nothing else gets the number the workers' channels are placed at.
     let _reserved = rustix::io::fcntl_dupfd_cloexec(control, crate::WORKER_CHANNEL_FD)?;
-    packet::send(control, &Answer::Greeting(GREETING, probe::probe()), &[])?;
+    let mut groups = Groups::open();
+    let barriers = probe::probe(&mut groups);
+    let has_freezer = groups.as_ref().is_ok_and(Groups::has_freezer);
+    packet::send(control, &Answer::Greeting(GREETING, barriers, has_freezer), &[])?;
     let mut running: Vec<Running> = Vec::new();
     // Ends not yet relayed, because the server was slow to read. At most one a worker; new workers wait for room.
     let mut ended: VecDeque<Exit> = VecDeque::new();
     loop {
-        let (request, readable) = wait(control, exits, &running, !ended.is_empty())?;
+        let unswept = groups.as_mut().is_ok_and(Groups::sweep);
+        let (request, readable) = wait(control, exits, &running, !ended.is_empty(), unswept)?;
         // From the back, so that removing one moves none still to be looked at.
         for index in readable.into_iter().rev() {
             let Some(worker) = running.get_mut(index) else { continue };
             if let Some(status) = worker.child.try_wait()? {
                 let worker = running.swap_remove(index);
-                ended.push_back(Exit { pid: worker.child.pid, serial: worker.serial, status: kind(&status) });
+                ended.push_back(worker.exit(&status));
+                if let (Ok(groups), Some(group)) = (&mut groups, worker.group) {
+                    groups.leave(group);
+                }
             }
         }
         while let Some(exit) = ended.front() {
@@ -101,12 +129,15 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
             match packet::recv::<SpawnRequest>(control, 2) {
                 Ok((SpawnRequest { serial, spec }, fds)) => {
                     let room = running.len() + ended.len() < MAX_WORKERS;
-                    let spawned =
-                        if room { spawn(&spec, serial, fds) } else { Err(io::ErrorKind::QuotaExceeded.into()) };
+                    let spawned = match room {
+                        true => spawn(&spec, serial, fds, groups.as_ref().ok()),
+                        false => Err(io::ErrorKind::QuotaExceeded.into()),
+                    };
                     match spawned {
-                        Ok(child) => {
-                            packet::send(control, &Answer::Spawned { pid: child.pid }, &[child.pidfd.as_fd()])?;
-                            running.push(Running { serial, child });
+                        Ok((child, group)) => {
+                            let answer = Answer::Spawned { pid: child.pid, group: group.clone() };
+                            packet::send(control, &answer, &[child.pidfd.as_fd()])?;
+                            running.push(Running { serial, child, group });
                         }
                         Err(error) => {
                             packet::send(control, &Answer::Refused { reason: error.to_string() }, &[])?;
@@ -114,10 +145,32 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
                     }
                 }
                 // The server is gone, or has dropped its handle.
-                Err(RecvError::Closed) => return Ok(()),
+                Err(RecvError::Closed) => {
+                    end(running, groups.ok());
+                    return Ok(());
+                }
                 Err(RecvError::WouldBlock) => {}
                 Err(RecvError::Io(error)) => return Err(error),
             }
+        }
+    }
+}
+
+/// Ends every worker and removes the groups.
+fn end(running: Vec<Running>, mut groups: Option<Groups>) {
+    // SAFETY: takes an integer. Nobody handles the signal, so that it ends this process if something below hangs.
+    unsafe { libc::alarm(END_LIMIT_S) };
+    for worker in &running {
+        let _ = rustix::process::pidfd_send_signal(worker.child.pidfd.as_fd(), rustix::process::Signal::KILL);
+        // One that is frozen has to be let go, or it would not end.
+        if let Some(group) = &worker.group {
+            group.kill_all();
+        }
+    }
+    for Running { child, group, .. } in running {
+        child.kill();
+        if let (Some(groups), Some(group)) = (&mut groups, group) {
+            groups.leave(group);
         }
     }
 }
@@ -128,13 +181,14 @@ fn wait(
     exits: BorrowedFd<'_>,
     running: &[Running],
     relaying: bool,
+    unswept: bool,
 ) -> io::Result<(bool, Vec<usize>)> {
     let exit_events = if relaying { PollFlags::OUT } else { PollFlags::empty() };
     let mut polled = Vec::with_capacity(running.len() + 2);
     polled.push(PollFd::from_borrowed_fd(control, PollFlags::IN));
     polled.push(PollFd::from_borrowed_fd(exits, exit_events));
     polled.extend(running.iter().map(|worker| PollFd::from_borrowed_fd(worker.child.pidfd.as_fd(), PollFlags::IN)));
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, unswept.then_some(&SWEEP_AGAIN)))?;
     let mut polled = polled.iter().map(|fd| !fd.revents().is_empty());
     let request = polled.next().unwrap_or(false);
     let _ = polled.next();
@@ -142,7 +196,13 @@ fn wait(
     Ok((request, readable))
 }
 
-fn spawn(spec: &WorkerSpec, serial: u64, fds: Vec<OwnedFd>) -> io::Result<Cloned> {
+/// Starts a worker, in a group of its own if it is to have one.
+fn spawn(
+    spec: &WorkerSpec,
+    serial: u64,
+    fds: Vec<OwnedFd>,
+    groups: Option<&Groups>,
+) -> io::Result<(Cloned, Option<Group>)> {
     let [channel, stderr] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidInput)?;
     if spec.cpus.len() > MAX_CPUS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -161,8 +221,19 @@ fn spawn(spec: &WorkerSpec, serial: u64, fds: Vec<OwnedFd>) -> io::Result<Cloned
     let inherit = [Inherit { fd: channel.as_raw_fd(), number: crate::WORKER_CHANNEL_FD }];
     let namespaces = spec.layers.has(Layer::Namespaces);
     let parent = (!namespaces).then(rustix::process::getpid);
-    child::confine(&mut command, parent, &inherit, Limits::of(spec)?);
-    clone::spawn(&mut command, namespaces, serial)
+    child::confine(&mut command, Tie::Kill(parent), &inherit, Limits::of(spec)?);
+    let group = match groups.filter(|_| spec.layers.has(Layer::Cgroup)) {
+        Some(groups) => Some(groups.make(serial, &spec.group)?),
+        None => None,
+    };
+    match clone::spawn(&mut command, namespaces, group.as_ref(), serial) {
+        Ok(child) => Ok((child, group)),
+        Err(error) => {
+            // Empty: the child never was in it, or has been reaped.
+            let _ = group.map(|group| group.remove());
+            Err(error)
+        }
+    }
 }
 
 fn kind(status: &WaitIdStatus) -> ExitKind {

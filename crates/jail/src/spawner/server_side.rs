@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags};
 
-use crate::child::{self, Inherit, Limits};
+use crate::child::{self, Inherit, Limits, Tie};
 use crate::exits::Exits;
 use crate::layers::Barriers;
 use crate::message::{Answer, GREETING, SpawnRequest, WorkerSpec};
@@ -19,6 +20,8 @@ use crate::worker::WorkerProcess;
 
 /// How long the spawner may take for its first word, and for each answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to end when it is told to.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the spawner did not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,7 @@ pub enum SpawnError {
 pub struct Spawner {
     conversation: Mutex<Conversation>,
     barriers: Barriers,
+    has_freezer: bool,
 }
 
 #[derive(Debug)]
@@ -65,8 +69,8 @@ struct Conversation {
 impl Spawner {
     /// Starts the spawner process and waits until it answers.
     ///
-    /// Call it from `main` before any thread or runtime exists, and stay in that thread: the spawner dies with the
-    /// thread that started it.
+    /// Call it from `main` before any thread or runtime exists: the child of a process with one thread cannot inherit a
+    /// lock that nobody will open.
     ///
     /// # Errors
     /// [`StartError`] says what to do.
@@ -83,18 +87,13 @@ impl Spawner {
         // Its stderr is the server's: the spawner itself speaks only when it breaks.
         command.arg("spawner").args(theirs.map(|fd| fd.to_string()));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-        child::confine(
-            &mut command,
-            Some(rustix::process::getpid()),
-            &theirs.map(Inherit::in_place),
-            Limits::default(),
-        );
+        child::confine(&mut command, Tie::Socket, &theirs.map(Inherit::in_place), Limits::default());
         let child = command.spawn().map_err(StartError::Exec)?;
         drop((control_theirs, exits_theirs));
         let mut conversation = Conversation { control, next_serial: 1, child };
         match conversation.answer() {
-            Ok((Answer::Greeting(GREETING, barriers), _)) => {
-                Ok((Self { conversation: Mutex::new(conversation), barriers }, Exits { socket: exits }))
+            Ok((Answer::Greeting(GREETING, barriers, has_freezer), _)) => {
+                Ok((Self { conversation: Mutex::new(conversation), barriers, has_freezer }, Exits { socket: exits }))
             }
             _ => Err(StartError::WrongBinary),
         }
@@ -117,9 +116,9 @@ impl Spawner {
             }
         })?;
         match conversation.answer()? {
-            (Answer::Spawned { pid }, fds) => {
+            (Answer::Spawned { pid, group }, fds) => {
                 let pidfd = fds.into_iter().next().ok_or(SpawnError::Closed)?;
-                Ok(WorkerProcess { pid, serial, pidfd })
+                Ok(WorkerProcess { pid, serial, pidfd, group })
             }
             (Answer::Refused { reason }, _) => Err(SpawnError::Refused(reason)),
             (Answer::Greeting(..), _) => Err(SpawnError::Closed),
@@ -129,6 +128,11 @@ impl Spawner {
     /// What this machine lets it put up around workers: tried when it started.
     pub fn barriers(&self) -> &Barriers {
         &self.barriers
+    }
+
+    /// Whether workers in control groups can be frozen.
+    pub fn has_freezer(&self) -> bool {
+        self.has_freezer
     }
 
     /// The spawner's process id, for people.
@@ -143,6 +147,14 @@ impl Spawner {
 }
 
 impl Conversation {
+    /// Waits until the spawner has ended, or could have.
+    fn wait_a_while(&self) {
+        let pid = Pid::from_child(&self.child);
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let limit = rustix::time::Timespec { tv_sec: END_LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
+    }
+
     fn answer(&mut self) -> Result<(Answer, Vec<OwnedFd>), SpawnError> {
         let mut polled = [PollFd::new(&self.control, PollFlags::IN)];
         let limit = rustix::time::Timespec { tv_sec: ANSWER_LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
@@ -162,7 +174,10 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        // It would end by itself once the socket closes; this way it is gone, and reaped, when `drop` returns.
+        // It ends once the socket closes, having ended its workers and removed their groups.
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+        self.wait_a_while();
+        // Does nothing to one that has ended. This way it is gone, and reaped, when `drop` returns.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenantry_node::{Layer, Level};
+use tenantry_node::{Layer, Level, SuspendBy};
 use tenantry_sched::Policy;
 
 pub use reference::reference;
@@ -114,12 +114,18 @@ table! {
         idle_after: Span = Span::secs(60);
         /// How well workers must be kept apart: "none", "confined", "isolated" or "full". Below it nothing is started.
         min_isolation: Level = Level::None;
-        /// Barriers around workers to leave out, to find out which of them is in the way: "namespaces", "root", "privileges", "landlock", "seccomp", "limits".
+        /// Barriers around workers to leave out, to find out which of them is in the way: "namespaces", "root", "privileges", "landlock", "seccomp", "limits", "cgroup".
         without: Vec<Layer> = Vec::new();
-        /// Address space of one worker; absent: unlimited.
+        /// Memory of one worker; absent: three quarters of the machine's, or of what the server's own control group allows. Beyond it the kernel ends the worker. Without control groups the server looks and ends it, and a value given here also bounds its address space.
         memory: Option<ByteSize> = None;
         /// Memory the machine is to keep available: below it, best-effort batches that may be run again are ended. 0: not watched.
         memory_floor: ByteSize = ByteSize::mib(256);
+        /// Processes and threads of one worker, where there are control groups.
+        max_processes: u32 = 512;
+        /// Processors' worth of time one worker may use, such as 1.5, where there are control groups; absent: no ceiling, as weights divide what there is.
+        max_cpu: Option<f64> = None;
+        /// How a worker is stopped in the middle of a run: "freezer", "stop" (a signal), or "auto": the freezer where there is one.
+        suspend_by: SuspendBy = SuspendBy::Auto;
         /// The most input or output data of one batch.
         max_arena: ByteSize = ByteSize::mib(512);
         /// The longest a model may take to load before its worker is killed.

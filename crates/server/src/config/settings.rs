@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tenantry_node::{Layer, Layers, Level};
+use tenantry_node::{Layer, Layers, Level, SuspendBy};
 use tenantry_sched::Policy;
 
 use super::slots;
@@ -91,10 +91,16 @@ pub struct WorkerSettings {
     pub min_isolation: Level,
     /// The barriers wanted.
     pub layers: Layers,
-    /// Address space of one worker.
+    /// Memory of one worker.
     pub memory_bytes: Option<u64>,
     /// Memory the machine is to keep available; 0: not watched.
     pub memory_floor_bytes: u64,
+    /// Processes and threads of one worker.
+    pub max_processes: u32,
+    /// Processor time of one worker, thousandths of a processor.
+    pub max_cpu_milli: Option<u32>,
+    /// How a worker is stopped in the middle of a run.
+    pub suspend_by: SuspendBy,
     /// The largest arena.
     pub max_arena_bytes: u64,
     /// Tasks that may wait for a slot.
@@ -237,6 +243,9 @@ impl Settings {
                 layers: Layer::ALL.into_iter().filter(|layer| !workers.without.contains(layer)).collect(),
                 memory_bytes: workers.memory.map(|size| size.0),
                 memory_floor_bytes: workers.memory_floor.0,
+                max_processes: workers.max_processes,
+                max_cpu_milli: workers.max_cpu.map(milli),
+                suspend_by: workers.suspend_by,
                 max_arena_bytes: workers.max_arena.0,
                 max_queued_tasks: config.queue.max_tasks,
                 max_queued_tasks_per_tenant: config.limits.max_queued_tasks,
@@ -258,6 +267,17 @@ impl Settings {
 
 /// The smallest body a server may insist on: less could not carry the JSON part of an ordinary request.
 const MIN_BODY: ByteSize = ByteSize(4096);
+
+/// The fewest processes of a worker: itself, the thread that hears of terminations, and one for the runtime.
+const MIN_PROCESSES: u32 = 4;
+/// The bounds of a processor ceiling, processors.
+const MAX_CPU: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
+
+/// Thousandths of a number within [`MAX_CPU`].
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: far within the type's bounds")]
+fn milli(value: f64) -> u32 {
+    (value.clamp(*MAX_CPU.start(), *MAX_CPU.end()) * 1000.0).round() as u32
+}
 
 fn check(config: &Config) -> Result<(), SettingsError> {
     let fail = |key, problem: String| Err(SettingsError { key, problem });
@@ -287,6 +307,12 @@ fn check(config: &Config) -> Result<(), SettingsError> {
     ];
     if let Some((key, _)) = positive_spans.into_iter().find(|(_, span)| span.0 < Span::millis(1).0) {
         return fail(key, "must be at least \"1ms\"".to_owned());
+    }
+    if config.workers.max_processes < MIN_PROCESSES {
+        return fail("workers.max_processes", format!("must be at least {MIN_PROCESSES}"));
+    }
+    if config.workers.max_cpu.is_some_and(|value| !MAX_CPU.contains(&value)) {
+        return fail("workers.max_cpu", format!("must be from {} to {} processors", MAX_CPU.start(), MAX_CPU.end()));
     }
     if config.http.max_body < MIN_BODY {
         return fail("http.max_body", format!("must be at least \"{MIN_BODY}\""));

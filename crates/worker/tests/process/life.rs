@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tenantry_jail::{ExitKind, ExitsError, SpawnError, Spawner, StartError, WorkerSpec};
+use tenantry_jail::{ExitKind, ExitsError, SpawnError, Spawner, StartError, SuspendBy, WorkerSpec};
 use tenantry_types::DataType;
 use tenantry_types::testing::onnx;
 use tenantry_wire::{Channel, FromWorker, RecvError, ToWorker};
@@ -39,7 +39,7 @@ fn a_worker_ends_when_told_and_when_its_node_is_gone() {
     assert_eq!((exit.serial, exit.status), (process.serial, ExitKind::Code(0)));
     // Signals to a worker that is gone reach nobody.
     process.kill().unwrap();
-    process.suspend().unwrap();
+    process.suspend(SuspendBy::Auto).unwrap();
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_request_that_kills_the_process_kills_only_the_process() {
 fn a_suspended_worker_stands_still_and_goes_on() {
     let (spawner, _exits) = start_spawner();
     let mut peer = Peer::serving(&spawner, &onnx::counting_loop());
-    peer.process.suspend().unwrap();
+    peer.process.suspend(SuspendBy::Stop).unwrap();
     peer.send_run(1, &[(DataType::Int64, &[], &longs(&[9]))]);
     peer.channel.set_nonblocking(true).unwrap();
     // Stopped: what was sent lies there unanswered however often one looks.
@@ -120,7 +120,7 @@ fn a_suspended_worker_stands_still_and_goes_on() {
         std::thread::yield_now();
     }
     assert!(matches!(peer.channel.recv::<FromWorker>(), Err(RecvError::WouldBlock)));
-    peer.process.resume().unwrap();
+    peer.process.resume(SuspendBy::Stop).unwrap();
     assert_eq!(peer.outputs(&peer.recv())[0].1, longs(&[9]));
 }
 

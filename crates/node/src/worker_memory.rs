@@ -1,0 +1,64 @@
+//! The bound on a worker's memory where the kernel keeps none: the node looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::data_plane::Node;
+use crate::worker::Kill;
+
+/// How often. What a worker can take meanwhile is bounded by how fast memory can be written.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Node {
+    /// The most memory a worker may use, bytes; `None` if nobody says and nobody knows how much there is.
+    pub(crate) fn worker_memory_limit(&self) -> Option<u64> {
+        self.config.worker_memory_bytes.or(self.default_worker_memory_bytes)
+    }
+
+    /// Ends workers without a control group that use more memory than they may.
+    pub(crate) async fn watch_workers_memory(self: Arc<Self>) {
+        let Some(limit) = self.worker_memory_limit() else { return };
+        let mut interval = tokio::time::interval(LOOK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let workers = self.fleet.lock().all_workers();
+            for worker in workers.into_iter().filter(|worker| !worker.is_in_group()) {
+                if worker.pid().and_then(own_memory_bytes).is_some_and(|bytes| bytes > limit) {
+                    worker.kill(Kill::Memory(limit));
+                }
+            }
+        }
+    }
+}
+
+/// The memory of a process that is not a file's or shared, bytes (`man 5 proc`, `statm`).
+fn own_memory_bytes(pid: i32) -> Option<u64> {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = pages.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(shared).saturating_mul(rustix::param::page_size() as u64))
+}
+
+/// The limit where the configuration names none: so much of the memory there is that the server, the system and the files
+/// in use have the rest.
+pub(crate) fn default_limit(available_bytes: Option<u64>) -> Option<u64> {
+    available_bytes.map(|bytes| bytes / 4 * 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_written_to_is_counted() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let before = own_memory_bytes(pid).unwrap();
+        let taken = vec![1_u8; 64 << 20];
+        let after = own_memory_bytes(pid).unwrap();
+        assert!(after >= before + (48 << 20), "{before} {after}");
+        drop(taken);
+        assert_eq!(own_memory_bytes(i32::MAX), None);
+        assert_eq!(default_limit(Some(4 << 30)), Some(3 << 30));
+    }
+}
