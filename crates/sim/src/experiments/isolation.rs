@@ -15,7 +15,9 @@ pub(super) fn run(quick: bool) -> Findings {
         "its reservation) beside each adversary. Its longest latency and 99th percentile, ms; bound sigma/rho + Q = {:.0} ms",
         ms(promised)
     ));
-    found.line("+ epsilon, where epsilon is the most by which a batch took longer than its upper estimate (printed).");
+    found.line("+ longest + epsilon. longest: by how much the longest task that can stand in the way is longer than Q, and what it may");
+    found.line("cost that a batch which is nearly done is not suspended; epsilon: the most by which a batch took longer than its upper");
+    found.line("estimate; bound: the sum.");
     let setups: &[(usize, bool)] = if quick { &[(1, true)] } else { &[(1, true), (1, false), (4, true)] };
     let duration = Duration::from_secs(if quick { 12 } else { 62 });
     for &(slots, suspendable) in setups {
@@ -26,8 +28,16 @@ pub(super) fn run(quick: bool) -> Findings {
             if suspendable { "workers can be suspended" } else { "batches run to their end" }
         ));
         found.line(format!(
-            "{:<24} {:>9} {:>17} {:>17} {:>17} {:>17} {:>9}",
-            "adversary", "epsilon", "fair max/p99", "fifo", "round-robin", "strict-priority", "suspended"
+            "{:<24} {:>9} {:>9} {:>9} {:>17} {:>17} {:>17} {:>17} {:>9}",
+            "adversary",
+            "longest",
+            "epsilon",
+            "bound",
+            "fair max/p99",
+            "fifo",
+            "round-robin",
+            "strict-priority",
+            "suspended"
         ));
         let mut worst = [0.0_f64; 4];
         let mut answered = [(0_u64, 0_u64); 4];
@@ -57,9 +67,11 @@ pub(super) fn run(quick: bool) -> Findings {
                 cells.push(format!("{:>9.1}/{:>7.1}", ms(victim.longest()), ms(victim.quantile(0.99))));
             }
             found.line(format!(
-                "{:<24} {:>9.2} {} {:>9}",
+                "{:<24} {:>9.2} {:>9.2} {:>9.1} {} {:>9}",
                 adversary.as_str(),
+                ms(longest),
                 ms(epsilon),
+                ms(promised + longest + epsilon),
                 cells.join(" "),
                 suspensions
             ));
