@@ -41,7 +41,7 @@ pub(crate) struct AdminState {
 fn routes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::with_openapi(document::skeleton())
         .routes(routes!(tenants::list, tenants::create))
-        .routes(routes!(tenants::show, tenants::delete))
+        .routes(routes!(tenants::show, tenants::update, tenants::delete))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(uploads::create))

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenantry_load::TenantEntry;
 use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
 
-pub(crate) use shares::{LimitName, Limits, Organisation, Policy, PolicyName, TierName};
+pub(crate) use shares::{LevelName, LimitName, Limits, Organisation, Policy, PolicyName, TierName};
 
 /// Where a server is looked for unless told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
@@ -222,6 +222,21 @@ pub(crate) enum Tenant {
         #[command(flatten)]
         limits: Box<Limits>,
     },
+    /// Set how well a tenant's workers must be kept apart; what would run below that is refused.
+    #[command(after_help = "Examples:\n  tenantry tenant set acme --min-isolation isolated\n  \
+                            tenantry tenant set acme --platform-min-isolation confined\n\n\
+                            The higher of the two counts, and the configuration's if that is higher still. It holds at\n\
+                            once: what runs below it is ended.")]
+    Set {
+        /// Its name.
+        name: TenantName,
+        /// As the tenant itself demands.
+        #[arg(long, value_enum, value_name = "LEVEL", required_unless_present = "platform_min_isolation")]
+        min_isolation: Option<LevelName>,
+        /// As the platform demands, which the tenant cannot lower; for the platform's administrators.
+        #[arg(long, value_enum, value_name = "LEVEL")]
+        platform_min_isolation: Option<LevelName>,
+    },
     /// Remove a tenant with its keys, models and versions.
     #[command(after_help = "Example:\n  tenantry tenant rm acme --yes")]
     Rm {
@@ -358,6 +373,15 @@ pub(crate) enum Model {
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         default_timeout: Option<Duration>,
     },
+    /// Set how well the workers that run a model must be kept apart; where they are not, it is not run.
+    #[command(after_help = "Example:\n  tenantry model set digits --min-isolation isolated")]
+    Set {
+        /// The model: `name`, or `owner/name`.
+        model: ModelRef,
+        /// The least; `none` takes it back.
+        #[arg(long, value_enum, value_name = "LEVEL")]
+        min_isolation: LevelName,
+    },
     /// Let every tenant use a model, or only its owner again.
     #[command(after_help = "Examples:\n  tenantry model share file-type\n  tenantry model share file-type --nobody")]
     Share {
@@ -399,6 +423,9 @@ pub(crate) struct Push {
     /// Let every tenant use the model.
     #[arg(long)]
     pub(crate) share: bool,
+    /// How well the workers that register and run the model must be kept apart; without it as it is.
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) min_isolation: Option<LevelName>,
     /// The most rows of one batch; without it the best that registration measures.
     #[arg(long, value_name = "ROWS")]
     pub(crate) max_batch: Option<u32>,

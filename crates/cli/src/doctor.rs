@@ -145,6 +145,7 @@ fn isolation(process: Option<&Process>, settings: &Settings) -> Check {
         detail.push_str(&format!("; without {layer}: {why}"));
     }
     let wanted = settings.workers.min_isolation;
+    detail.push_str(&format!("; at least {wanted} demanded by the settings"));
     let mut check = Check::new(NAME, State::Ok, detail);
     if level < wanted {
         check.state = State::Failed;

@@ -30,12 +30,13 @@ mod worker;
 
 pub use cgroup::{DEFAULT_CPU_WEIGHT, GroupLimits};
 pub use exits::{Exit, ExitKind, Exits, ExitsError};
-pub use layers::{Barriers, Layer, Layers, Level};
+pub use layers::{Barriers, Layer, Layers};
 pub use lockdown::{LockdownError, lock_down};
 pub use memory::available_memory_bytes;
 pub use message::WorkerSpec;
 pub use spawner::server_side::{SpawnError, Spawner, StartError};
 pub use spawner::{inherited_channel, spawner_main};
+pub use tenantry_types::Level;
 pub use worker::{SuspendBy, WorkerProcess};
 
 /// The descriptor a worker finds its socket at.

@@ -20,6 +20,7 @@ use crate::cpu_weight::CpuWeights;
 use crate::dispatch::Dispatched;
 use crate::fleet::Fleet;
 use crate::interrupt::Orders;
+use crate::minimum::Minimums;
 use crate::observe::RuntimeInfo;
 use crate::placement::{Interned, Placements, VersionSpec};
 use crate::recording::{RecordError, Recorder};
@@ -38,6 +39,8 @@ pub struct Node {
     pub(crate) spawner: RwLock<(u64, Arc<Spawner>)>,
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) placements: Placements,
+    /// How well workers must be kept apart for whom.
+    pub(crate) minimums: RwLock<Arc<Minimums>>,
     pub(crate) inflight: Mutex<HashMap<TaskId, Entry>>,
     pub(crate) timer: Timer,
     pub(crate) changes: watch::Sender<u64>,
@@ -99,6 +102,7 @@ impl Node {
             spawner: RwLock::new((0, Arc::new(spawner))),
             fleet: Mutex::default(),
             placements: Placements::default(),
+            minimums: RwLock::default(),
             inflight: Mutex::default(),
             timer: Timer::new(),
             changes: watch::Sender::new(0),
@@ -150,6 +154,9 @@ impl Node {
         let Some(placement) = self.placements.get(submission.placement) else {
             return Reply::refused(ServeError::Gone);
         };
+        if let Some(shortfall) = self.shortfall_for(&placement, submission.tenant) {
+            return Reply::refused(ServeError::BelowMinimum(shortfall));
+        }
         let now = self.now();
         let cold = placement.counters.replicas.load(Ordering::Acquire) == 0;
         if cold && let Some(refusal) = self.quarantine_of(&placement, now) {
@@ -310,7 +317,11 @@ impl Node {
         match entry {
             Entry::Request(request) => {
                 let error = match error() {
-                    ServeError::Gone => self.quarantine_of(&request.placement, now).unwrap_or(ServeError::Gone),
+                    ServeError::Gone => {
+                        let below = self.shortfall_for(&request.placement, request.task.tenant);
+                        let below = below.map(ServeError::BelowMinimum);
+                        below.or_else(|| self.quarantine_of(&request.placement, now)).unwrap_or(ServeError::Gone)
+                    }
                     other => other,
                 };
                 request.answer(Err(error), now);

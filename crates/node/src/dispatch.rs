@@ -51,6 +51,9 @@ impl Node {
                 Entry::Load(found) => load = Some(*found),
             }
         }
+        if let Some(worker) = &worker {
+            requests = self.fit_to_run(worker, requests);
+        }
         let outcome = match (worker, load) {
             (Some(worker), Some(load)) => self.dispatch_load(&worker, dispatched, load, tasks),
             (None, Some(load)) => {
@@ -181,6 +184,10 @@ impl Node {
     /// them back in the scheduler, which may dispatch them the moment it hears of it.
     pub(crate) fn bring_back(&self, members: Vec<Request>) {
         for member in members {
+            if let Some(shortfall) = self.shortfall_for(&member.placement, member.task.tenant) {
+                self.give_up(vec![member], &ServeError::BelowMinimum(shortfall));
+                continue;
+            }
             let mut inflight = self.inflight.lock();
             // Whoever gives up closes the reply before it looks here: one of the two sees the other.
             if member.reply.is_closed() {
@@ -193,7 +200,7 @@ impl Node {
     }
 
     /// Answers requests whose batch comes back without them.
-    fn give_up(&self, members: Vec<Request>, error: &ServeError) {
+    pub(crate) fn give_up(&self, members: Vec<Request>, error: &ServeError) {
         for member in members {
             self.push(Event::Cancel { task: member.task.id });
             member.answer(Err(error.clone()), self.now());
@@ -215,6 +222,11 @@ impl Node {
         load: Load,
         tasks: &[TaskId],
     ) -> Result<(), Unsent> {
+        if let Some(shortfall) = self.load_shortfall(worker, &load.placement) {
+            tracing::warn!(worker = %worker.id, %shortfall, "a load is dropped");
+            self.give_up_load(tasks, load.replica);
+            return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
+        }
         let task = TaskId(self.next_id());
         let mut exec = worker.exec();
         self.slot_cores.place(worker, &mut exec, dispatched.slot);

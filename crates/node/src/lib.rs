@@ -31,6 +31,7 @@ mod gather;
 mod health;
 mod interrupt;
 mod memory;
+mod minimum;
 mod observe;
 mod placement;
 mod readable;
@@ -48,6 +49,7 @@ mod worker_memory;
 
 pub use config::NodeConfig;
 pub use data_plane::Node;
+pub use minimum::{Minimums, Shortfall};
 pub use observe::{NodeStats, Quarantined, RuntimeInfo, VersionStatus, WorkerState, WorkerStats};
 pub use placement::VersionSpec;
 pub use recording::RecordError;

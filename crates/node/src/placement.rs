@@ -87,6 +87,10 @@ impl Placements {
         self.tables.read().by_id.get(&id).cloned()
     }
 
+    pub(crate) fn all(&self) -> Vec<Arc<Placement>> {
+        self.tables.read().by_id.values().cloned().collect()
+    }
+
     /// The placement of this key, made by `make_id` if it is new; the flag says whether it is.
     pub(crate) fn intern(
         &self,

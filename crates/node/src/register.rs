@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
-use tenantry_types::{BatchId, DataOwner, TaskId, TenantId, TrustDomain, WorkerId};
+use tenantry_types::{BatchId, DataOwner, TaskId, TenantId, TrustDomain, VersionId, WorkerId};
 use tenantry_wire::ToWorker;
 use tokio::sync::oneshot;
 
 use crate::data_plane::Node;
 use crate::dispatch::file_entries;
 use crate::fleet::Stage;
+use crate::minimum::Shortfall;
 use crate::observe::RuntimeInfo;
 use crate::supervisor::ModelFile;
 use crate::worker::{Kill, Purpose, Register, Running, Work, Worker};
@@ -29,6 +30,8 @@ const NO_BATCH: BatchId = BatchId(0);
 pub struct RegisterRequest {
     /// Whose file it is.
     pub owner: TenantId,
+    /// What it is going to be.
+    pub version: VersionId,
     /// The model first, then its external data.
     pub files: Vec<ModelFile>,
     /// The owner's wishes.
@@ -57,6 +60,9 @@ pub enum RegisterError {
     /// The worker died or hung over it: the file's fault as far as anybody can tell.
     #[error("{0}")]
     Ended(String),
+    /// Workers are kept apart less well than its owner demands; nothing is wrong with the file.
+    #[error("{0}")]
+    BelowMinimum(Shortfall),
     /// The node could not run it now; nothing is wrong with the file.
     #[error("the server cannot register a model now; try again")]
     Busy,
@@ -86,9 +92,10 @@ impl Node {
     /// Registers a version: load under a deadline that ends in SIGKILL, optimise, warm up, measure.
     ///
     /// # Errors
-    /// [`RegisterError`]; only `Busy` is worth another try.
+    /// [`RegisterError`]; `Busy` is worth another try, `BelowMinimum` once demands or barriers have changed.
     pub async fn register(self: &Arc<Self>, request: RegisterRequest) -> Result<Registered, RegisterError> {
         let domain = TrustDomain { model_owner: request.owner, data_owner: DataOwner::Tenant(request.owner) };
+        self.check_register(domain, request.version)?;
         let stop = self.single_purpose_worker(domain).await.ok_or(RegisterError::Busy)?;
         let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
         let optimised = rustix::fs::memfd_create("optimised", flags).map_err(|error| {
@@ -96,7 +103,7 @@ impl Node {
             RegisterError::Busy
         })?;
         let (reply, mut receiver) = oneshot::channel();
-        let register = Register { optimised: File::from(optimised), reply };
+        let register = Register { version: request.version, optimised: File::from(optimised), reply };
         let worker = self.fleet.lock().worker(stop.worker).ok_or(RegisterError::Busy)?;
         self.send_register(&worker, register, &request)?;
         match tokio::time::timeout(self.config.register_limit, &mut receiver).await {
@@ -106,6 +113,13 @@ impl Node {
                 // Its exit answers, with the reason.
                 receiver.await.unwrap_or(Err(RegisterError::Busy))
             }
+        }
+    }
+
+    fn check_register(&self, domain: TrustDomain, version: VersionId) -> Result<(), RegisterError> {
+        match self.shortfall_in(self.level(), domain, Some(version)) {
+            None => Ok(()),
+            Some(shortfall) => Err(RegisterError::BelowMinimum(shortfall)),
         }
     }
 
@@ -126,8 +140,11 @@ impl Node {
         if exec.gone || worker.send(&frame, &files).is_err() {
             return Err(RegisterError::Busy);
         }
+        let (domain, version) = (worker.domain, register.version);
         exec.begin(Running::new(NO_BATCH, task, self.now(), Work::Register(register)));
-        Ok(())
+        drop(exec);
+        // Whoever raised a minimum meanwhile did not see this one run.
+        self.check_register(domain, version)
     }
 
     /// The runtime's version and this machine's features, from the first worker that told; starts one if none did.

@@ -171,6 +171,8 @@ impl Node {
                     Ok(exits) => {
                         *self.spawner.write() = (generation, Arc::new(spawner));
                         tracing::info!("a new spawner runs");
+                        // It may allow less than the one before.
+                        self.enforce_minimums();
                         // Workers wait for it.
                         self.changed();
                         return exits;

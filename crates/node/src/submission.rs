@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::data_plane::Node;
+use crate::minimum::Shortfall;
 
 /// One request, resolved and checked against the version's signature.
 #[derive(Debug)]
@@ -96,6 +97,9 @@ pub enum ServeError {
         /// When it is tried again.
         retry_after: Duration,
     },
+    /// Workers are kept apart less well than somebody concerned demands.
+    #[error("{0}")]
+    BelowMinimum(Shortfall),
     /// The model was taken away while the request waited.
     #[error("the model was unloaded while the request waited")]
     Gone,

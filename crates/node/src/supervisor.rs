@@ -17,6 +17,7 @@ use crate::config::READY_LIMIT;
 use crate::data_plane::{Entry, Node, batching};
 use crate::fleet::{ReplicaRecord, Stage};
 use crate::interrupt::overran;
+use crate::minimum::Shortfall;
 use crate::placement::Placement;
 use crate::readable::watch;
 use crate::register::RegisterError;
@@ -96,6 +97,10 @@ impl Node {
         let cost = {
             let mut fleet = self.fleet.lock();
             let Some(record) = fleet.workers.get_mut(&worker) else { return replica };
+            if let Some(shortfall) = self.load_shortfall(&record.worker, &placement) {
+                tracing::warn!(%worker, %shortfall, "a load is refused");
+                return replica;
+            }
             record.empty_since = None;
             placement.counters.replicas.fetch_add(1, Ordering::AcqRel);
             let record = ReplicaRecord {
@@ -235,8 +240,8 @@ impl Node {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (generation, spawner) = self.living_spawner().await;
         let isolation = self.config.isolation(spawner.barriers());
-        if isolation.level() < self.config.min_isolation {
-            return Err(LaunchError::Isolation(isolation.level()));
+        if let Some(shortfall) = self.shortfall_in(isolation.level(), worker.domain, None) {
+            return Err(LaunchError::Isolation(shortfall));
         }
         worker.layers.store(isolation.in_force.bits(), Ordering::Release);
         let spec = WorkerSpec {
@@ -462,8 +467,8 @@ enum LaunchError {
     Pipe(#[from] rustix::io::Errno),
     #[error("the spawner refused: {0}")]
     Spawn(#[from] tenantry_jail::SpawnError),
-    #[error("it would only be `{0}`, less than the settings demand")]
-    Isolation(tenantry_jail::Level),
+    #[error("{0}")]
+    Isolation(Shortfall),
     #[error("interrupted by the end of the spawner or the server")]
     Interrupted,
 }

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tenantry_jail::{SuspendBy, WorkerProcess};
 use tenantry_sched::{AbortCause, Phase, Task, Weights};
 use tenantry_types::{
-    BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, TenantId, Tensor, TrustDomain, WorkerId,
+    BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, TenantId, Tensor, TrustDomain, VersionId, WorkerId,
 };
 use tenantry_wire::{Channel, FromWorker, InputArena, OutputArena, SendError, Terminator, ToWorker};
 use tokio::sync::oneshot;
@@ -199,6 +199,8 @@ pub(crate) struct Load {
 /// A registration that runs.
 #[derive(Debug)]
 pub(crate) struct Register {
+    /// What it registers.
+    pub(crate) version: VersionId,
     /// Where the worker writes the optimised form.
     pub(crate) optimised: File,
     pub(crate) reply: oneshot::Sender<Result<Registered, RegisterError>>,

@@ -6,6 +6,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test with its own main")]
 
+#[path = "hostile_worker/minimum.rs"]
+mod minimum;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -103,6 +106,10 @@ fn tenant() -> TenantId {
 }
 
 fn spec() -> Arc<VersionSpec> {
+    spec_with(Duration::from_millis(200))
+}
+
+fn spec_with(run_limit: Duration) -> Arc<VersionSpec> {
     let tensor = |name: &str| TensorSpec {
         name: name.to_owned(),
         datatype: DataType::Fp32,
@@ -115,13 +122,17 @@ fn spec() -> Arc<VersionSpec> {
         can_batch: true,
         max_batch: 8,
         max_batch_delay: Duration::ZERO,
-        run_limit: Duration::from_millis(200),
+        run_limit,
         cost: Duration::from_micros(10),
     })
 }
 
 impl Bed {
     fn start(behaviour: &str) -> Self {
+        Self::start_with(behaviour, |config| config)
+    }
+
+    fn start_with(behaviour: &str, change: impl FnOnce(NodeConfig) -> NodeConfig) -> Self {
         let program = std::env::current_exe().unwrap();
         // Started on this thread, which outlives the node.
         let (spawner, exits) = tenantry_jail::Spawner::start(&program).unwrap();
@@ -134,7 +145,7 @@ impl Bed {
             register_limit: Duration::from_secs(5),
             ..NodeConfig::small(program, PathBuf::from(behaviour))
         };
-        let node = Node::start(config, spawner, exits).unwrap();
+        let node = Node::start(change(config), spawner, exits).unwrap();
         let spec = spec();
         let placement = node.placement(&spec, Self::domain());
         Self { node, placement, version: spec.version }
@@ -149,10 +160,14 @@ impl Bed {
     }
 
     fn submit_to(&self, placement: PlacementId, rows: u64) -> tenantry_node::Reply {
+        self.submit_as(tenant(), placement, rows)
+    }
+
+    fn submit_as(&self, tenant: TenantId, placement: PlacementId, rows: u64) -> tenantry_node::Reply {
         let data: Vec<u8> = (0..rows * 2).flat_map(|value| (value as f32).to_le_bytes()).collect();
         self.node.submit(Submission {
             placement,
-            tenant: tenant(),
+            tenant,
             deployment: DeploymentId::from_parts(3, [3; 10]),
             key: None,
             request: RequestId::from_parts(4, [4; 10]),
@@ -185,14 +200,18 @@ impl Bed {
 
     /// What the reconciler would do: a worker, then the model in it.
     async fn serve(&self) -> WorkerId {
-        let worker = self.node.start_worker(Self::domain());
+        self.serve_in(Self::domain(), self.placement).await
+    }
+
+    async fn serve_in(&self, domain: TrustDomain, placement: PlacementId) -> WorkerId {
+        let worker = self.node.start_worker(domain);
         self.until("ready worker", |node| {
             let stats = node.stats();
             stats.workers.iter().any(|stats| stats.worker == worker && stats.state == WorkerState::Ready).then_some(())
         })
         .await;
         let files = ModelFiles { form: ModelForm::Source, files: Vec::new(), options: EngineOptions::default() };
-        self.node.load(worker, self.placement, files);
+        self.node.load(worker, placement, files);
         self.until("end of the load", |node| {
             (node.observe().replicas.iter().all(|replica| replica.state != tenantry_plan::ReplicaState::Loading))
                 .then_some(())
@@ -422,9 +441,10 @@ fn run_tests() -> ExitCode {
         a_dead_spawner_is_replaced_and_its_workers_with_it().await;
         a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wait().await;
         draining_refuses_the_new_and_ends_the_workers().await;
+        minimum::all().await;
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(a_dispatch_to_a_dead_worker_waits_for_the_next_one());
-    println!("hostile_worker: 24 passed, 0 failed");
+    println!("hostile_worker: 30 passed, 0 failed");
     ExitCode::SUCCESS
 }

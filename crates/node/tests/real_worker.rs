@@ -100,7 +100,12 @@ async fn register(
     model: &[u8],
     settings: VersionSettings,
 ) -> Result<(Registration, Vec<u8>), RegisterError> {
-    let request = RegisterRequest { owner: tenant(), files: vec![file(model)], settings };
+    let request = RegisterRequest {
+        owner: tenant(),
+        version: VersionId::from_parts(9, [9; 10]),
+        files: vec![file(model)],
+        settings,
+    };
     let registered = tokio::time::timeout(PATIENCE, node.register(request)).await.expect("no registration")?;
     let mut optimised = Vec::new();
     let mut source: File = registered.optimised;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tenantry_node::{ServeError, Submission, Timing};
 use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::{
-    ErrorCode, InferRequest, InferResponse, ModelRef, PlacementId, RequestId, ServiceError, Signature,
+    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
 };
 
 use crate::inputs;
 use crate::limits::reason;
 use crate::metrics::FlowMetrics;
+use crate::minimum;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::{Permit, Principal, Server};
 
@@ -275,7 +276,7 @@ impl Server {
         let reason = match routed.version(version, model) {
             Err(error) if error.code == ErrorCode::NotFound => return Err(error),
             Err(error) => Some(error.message),
-            Ok(version) => self.obstacle(model, version),
+            Ok(version) => self.obstacle(routed.demanded_by(&routing, principal), model, version),
         };
         Ok(ModelReadiness { name: model.clone(), ready: reason.is_none() && self.is_ready(), reason })
     }
@@ -291,7 +292,9 @@ impl Server {
                     owner: model.reference.owner.clone().filter(|_| !own),
                     name: model.reference.name.clone(),
                 };
-                let ready = model.deployed().is_some_and(|version| self.obstacle(&name, version).is_none());
+                let ready = model.deployed().is_some_and(|version| {
+                    self.obstacle(model.demanded_by(&routing, principal), &name, version).is_none()
+                });
                 ModelSummary { name, ready }
             })
             .collect();
@@ -300,10 +303,11 @@ impl Server {
     }
 
     /// Why a version would not be served, if so.
-    fn obstacle(&self, model: &ModelRef, version: &RoutedVersion) -> Option<String> {
-        match version.servable(model) {
+    fn obstacle(&self, demanded: Level, model: &ModelRef, version: &RoutedVersion) -> Option<String> {
+        let below = self.check_minimum(demanded, model);
+        match version.servable(model).and(below) {
             Err(error) => Some(error.message),
-            Ok(_) => {
+            Ok(()) => {
                 let status = self.node.status_of(version.id);
                 let quarantined = status.quarantined.filter(|_| status.replicas_ready == 0);
                 quarantined.map(|in_force| format!("model `{model}` is not started for now: {}", in_force.reason))
@@ -341,6 +345,7 @@ fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> Serv
             let text = format!("model `{model}` is not started for now: {why}");
             new(ErrorCode::Unavailable, text, Some(reason::QUARANTINED), Some(retry_after))
         }
+        ServeError::BelowMinimum(shortfall) => minimum::below_minimum(shortfall, model),
         ServeError::Gone => {
             let text = format!("version {} of model `{model}` was taken away while the request waited", version.number);
             new(ErrorCode::Unavailable, text, None, Some(GONE_RETRY))

@@ -20,6 +20,7 @@ mod infer;
 mod inputs;
 mod limits;
 mod metrics;
+mod minimum;
 mod reconciler;
 mod registration;
 mod routing;

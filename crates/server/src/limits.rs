@@ -35,10 +35,11 @@ pub(crate) mod reason {
     pub(crate) const DEADLINE: &str = "deadline";
     pub(crate) const QUARANTINED: &str = "quarantined";
     pub(crate) const MEMORY: &str = "memory";
+    pub(crate) const ISOLATION: &str = "isolation";
 }
 
 /// Every word that says which limit refused a request, the scheduler's included.
-pub(crate) const REASONS: [&str; 17] = [
+pub(crate) const REASONS: [&str; 18] = [
     reason::BODY_BYTES,
     reason::BODIES_BYTES,
     reason::CONCURRENCY,
@@ -48,6 +49,7 @@ pub(crate) const REASONS: [&str; 17] = [
     reason::DEADLINE,
     reason::QUARANTINED,
     reason::MEMORY,
+    reason::ISOLATION,
     RejectReason::QueueFull.as_str(),
     RejectReason::TenantQueueFull.as_str(),
     RejectReason::ShareQueueFull.as_str(),

@@ -106,6 +106,8 @@ pub(crate) struct Gauges {
     pub(crate) slots: Gauge,
     pub(crate) registering: Gauge,
     pub(crate) isolation_level: Gauge,
+    pub(crate) isolation_minimum: Gauge,
+    pub(crate) models_below_minimum: Gauge,
     pub(crate) barriers: Family<BarrierLabels, Gauge>,
     pub(crate) worker_deaths: Counter,
     pub(crate) suspensions: Counter,
@@ -167,6 +169,16 @@ impl Metrics {
             "isolation_level",
             "What the barriers around workers amount to: 0 none, 1 confined, 2 isolated, 3 full",
             gauges.isolation_level.clone(),
+        );
+        registry.register(
+            "isolation_minimum",
+            "The least the configuration lets workers be started at, by the same numbers",
+            gauges.isolation_minimum.clone(),
+        );
+        registry.register(
+            "models_below_minimum",
+            "Models that are not run because they or their owners demand more than is in force",
+            gauges.models_below_minimum.clone(),
         );
         registry.register("barriers", "Barriers around workers: 1 in force, 0 missing", gauges.barriers.clone());
         registry.register("worker_deaths", "Workers that ended without being asked to", gauges.worker_deaths.clone());

@@ -50,6 +50,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         let mut observed = server.node.observe();
         let now = server.node.now();
         observed.quarantined.extend(unopened.in_force(now));
+        observed.quarantined.extend(server.held_back(&routing));
         let desired = desired(&routing, &by_version.1, &observed, server.is_ready());
         let plan = tenantry_plan::plan(now, &desired, &observed, &limits);
         if !plan.steps.is_empty() {

@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_node::{RegisterError, RegisterRequest};
+use tenantry_node::{RegisterError, RegisterRequest, Shortfall};
 use tenantry_store::{ReadError, Thing, UploadError, VersionState, WriteError};
 use tenantry_types::VersionId;
 use tenantry_types::error::sanitise;
@@ -66,6 +66,8 @@ enum Unfinished {
     Write(#[from] WriteError),
     #[error("no worker could take it")]
     Busy,
+    #[error("{0}")]
+    BelowMinimum(Shortfall),
     #[error("its worker ended: {0}")]
     Ended(String),
     #[error("the routing table does not show the outcome yet")]
@@ -93,7 +95,13 @@ pub(crate) async fn run(server: Arc<Server>) {
         let now = Instant::now();
         // A server that drains begins nothing.
         let room = if server.is_ready() { server.limits.max_registrations as usize } else { 0 };
+        let mut look_again = None;
         for (version, model) in &waiting {
+            if server.node.shortfall(model.demanded()).is_some() {
+                // Looked at again when the table changes; the barriers may, too, when the spawner was replaced.
+                look_again = Some(now + MAX_RETRY);
+                continue;
+            }
             let retry = retries.get(version);
             if running.len() >= room {
                 break;
@@ -107,7 +115,7 @@ pub(crate) async fn run(server: Arc<Server>) {
             busy.insert(task.id(), version);
         }
         let next = retries.iter().filter(|(version, _)| !busy.values().any(|known| known == *version));
-        let next = next.map(|(_, retry)| retry.at).min().filter(|_| running.len() < room);
+        let next = next.map(|(_, retry)| retry.at).chain(look_again).min().filter(|_| running.len() < room);
         let (task, outcome) = tokio::select! {
             Ok(()) = routed.changed() => continue,
             () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => continue,
@@ -150,13 +158,14 @@ impl Server {
         };
         let owner = model.owner.id;
         let files = self.open_files(owner, &version.files).await?;
-        let request = RegisterRequest { owner, files, settings: version.settings.clone() };
+        let request = RegisterRequest { owner, version: id, files, settings: version.settings.clone() };
         let began = Instant::now();
         let registered = match self.node.register(request).await {
             Ok(registered) => registered,
+            Err(RegisterError::BelowMinimum(shortfall)) => return Err(Unfinished::BelowMinimum(shortfall)),
             Err(RegisterError::Refused(reason)) => return self.refuse(id, &reason).await,
-            // A server that drains ends its workers; that says nothing about the file.
-            Err(RegisterError::Ended(_)) if !self.is_ready() => return Err(Unfinished::Busy),
+            // A server that drains ends its workers, as does a minimum that is raised; that says nothing about the file.
+            Err(RegisterError::Ended(_)) if !self.is_ready() || self.is_held_back(id) => return Err(Unfinished::Busy),
             Err(RegisterError::Ended(reason)) if deaths + 1 >= MAX_DEATHS || began.elapsed() >= LONG_TRY => {
                 return self.refuse(id, &reason).await;
             }
@@ -189,6 +198,11 @@ impl Server {
             Err(error) => tracing::info!(version = %id, %error, "a registered version is not wanted any more"),
         }
         self.see_outcome().await
+    }
+
+    /// Whether the version may not be loaded as things are.
+    fn is_held_back(&self, id: VersionId) -> bool {
+        self.held_back(&self.routing.load()).any(|held| held.version == id)
     }
 
     async fn refuse(&self, id: VersionId, reason: &str) -> Result<(), Unfinished> {

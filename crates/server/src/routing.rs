@@ -13,13 +13,13 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tenantry_node::VersionSpec;
 use tenantry_sched::{Share, Subject};
-use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredFile};
+use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredFile, TenantMinimum};
 use tenantry_types::error::sanitise;
 use tenantry_types::model::EngineOptions;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{
-    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, ModelId, ModelName, ModelRef, OrganisationId, PlacementId,
-    ServiceError, ShareSettings, TenantId, TenantName, TrustDomain, VersionId,
+    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
+    PlacementId, ServiceError, ShareSettings, TenantId, TenantName, TrustDomain, VersionId,
 };
 
 use crate::limits::{Gate, TenantGate};
@@ -63,6 +63,8 @@ pub(crate) struct RoutedTenant {
     pub(crate) name: Arc<TenantName>,
     pub(crate) operator: bool,
     pub(crate) created_ms: i64,
+    /// How well its workers must be kept apart.
+    pub(crate) minimum: TenantMinimum,
     /// What it was given, and how often that changed.
     pub(crate) share: Option<ShareRecord>,
     pub(crate) gate: Arc<TenantGate>,
@@ -97,6 +99,8 @@ pub(crate) struct RoutedModel {
     pub(crate) owner: Arc<RoutedTenant>,
     pub(crate) reference: ModelRef,
     pub(crate) shared: Sharing,
+    /// How well the workers that run it must be kept apart, as its owner says for this model.
+    pub(crate) min_isolation: Level,
     pub(crate) deployment: RoutedDeployment,
     pub(crate) versions: BTreeMap<u32, Arc<RoutedVersion>>,
     /// By name.

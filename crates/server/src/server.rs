@@ -103,6 +103,7 @@ impl Server {
         }
         let routing = Routing::build(catalogue, &Routing::default(), &config.limits);
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
+        node.set_minimums(routing.minimums());
         node.set_tenant_names(|| tenant_names(&routing));
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
@@ -156,7 +157,7 @@ impl Server {
     /// [`Permit::grow`] counts the body as it comes. The request's time starts here.
     ///
     /// # Errors
-    /// 413 beyond the largest body, 429 beyond the limits of tenant, deployment and key, 503 beyond the server's or while
+    /// 503 where its workers would be kept apart less well than is demanded, 413 beyond the largest body, 429 beyond the limits of tenant, deployment and key, 503 beyond the server's or while
     /// it drains.
     pub fn admit(
         &self,
@@ -164,7 +165,9 @@ impl Server {
         model: &ModelRef,
         content_length: Option<u64>,
     ) -> Result<Permit, ServiceError> {
-        let outcome = if self.draining.load(Ordering::Relaxed) {
+        let outcome = if let Err(below) = self.check_call(principal, model) {
+            Err(below)
+        } else if self.draining.load(Ordering::Relaxed) {
             Err(ServiceError::new(ErrorCode::Unavailable, "the server is shutting down; try again shortly")
                 .because(reason::DRAINING)
                 .retry_after(STORE_RETRY))
@@ -182,6 +185,15 @@ impl Server {
             }
         }
         outcome
+    }
+
+    /// Refuses a call whose worker would be below its minimum. A model there is not is somebody else's to refuse.
+    fn check_call(&self, principal: &Principal, model: &ModelRef) -> Result<(), ServiceError> {
+        let routing = self.routing.load();
+        match routing.model(principal.tenant, &principal.tenant_name, model) {
+            Ok(routed) => self.check_minimum(routed.demanded_by(&routing, principal), model),
+            Err(_) => Ok(()),
+        }
     }
 
     /// The gates of the deployment and the key. The table is asked only where the tenant has settings for a deployment.
@@ -223,6 +235,8 @@ impl Server {
         gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
         let isolation = self.node.isolation();
         gauges.isolation_level.set(isolation.level() as i64);
+        gauges.isolation_minimum.set(self.node.configured_minimum() as i64);
+        gauges.models_below_minimum.set(whole(self.models_below_minimum(&self.routing.load()) as u64));
         for layer in Layer::ALL {
             let labels = BarrierLabels { barrier: layer.name() };
             gauges.barriers.get_or_create(&labels).set(isolation.in_force.has(layer).into());
@@ -318,6 +332,8 @@ impl Server {
         let previous = self.routing.load_full();
         let next = Arc::new(Routing::build(catalogue, &previous, &self.limits));
         let revision = next.revision;
+        // First: whoever finds the new table finds its minimums in force.
+        self.node.set_minimums(next.minimums());
         self.routing.store(Arc::clone(&next));
         let told = shares::changes(&previous.shares, &next.shares);
         if !told.is_empty() {

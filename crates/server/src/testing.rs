@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenantry_store::{
-    Alias, Catalogue, Deployment, Key, Model, Optimised, Role, Sharing, StoredFile, Tenant, Version, VersionState,
+    Alias, Catalogue, Deployment, Key, Model, Optimised, Role, Sharing, StoredFile, Tenant, TenantMinimum, Version,
+    VersionState,
 };
 use tenantry_types::model::{BatchPoint, EngineOptions, FileMetadata, Profile, Registration, VersionSettings};
-use tenantry_types::{DataType, DeploymentId, Digest, Dim, KeyId, ModelId, Signature, TenantId, TensorSpec, VersionId};
+use tenantry_types::{
+    DataType, DeploymentId, Digest, Dim, KeyId, Level, ModelId, Signature, TenantId, TensorSpec, VersionId,
+};
 
 use crate::Principal;
 use crate::auth;
@@ -66,6 +69,7 @@ impl World {
             name: name.parse().unwrap(),
             operator: number == 1,
             created_ms: 0,
+            minimum: TenantMinimum::default(),
         });
         let catalogue = Catalogue {
             revision: 1,
@@ -95,6 +99,7 @@ impl World {
             shared,
             created_ms: 0,
             updated_ms: 0,
+            min_isolation: Level::None,
             next_version: states.len() as u32 + 1,
         });
         let mut deployed = None;

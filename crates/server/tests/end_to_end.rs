@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "end_to_end/minimum.rs"]
+mod minimum;
 mod support;
 
 use std::sync::Arc;

@@ -36,6 +36,7 @@ pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteErr
 pub use open::{Store, StoreConfig};
 pub use records::{
     Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
-    NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, Version, VersionState,
+    NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
+    TenantMinimumChange, Version, VersionState,
 };
 pub use secret::KeySecret;

@@ -48,14 +48,15 @@ impl Store {
             tags: new.tags,
             dependencies: new.dependencies,
             shared: new.shared,
+            min_isolation: new.min_isolation,
             created_ms: now_ms,
             updated_ms: now_ms,
             next_version: 1,
         };
         sqlx::query(
             "INSERT INTO models (id, owner_id, name, description, framework, dependencies, sharing, next_version,
-                 search_text, created_ms, updated_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $9)",
+                 search_text, created_ms, updated_ms, min_isolation)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, $9, $10)",
         )
         .bind(model.id.to_string())
         .bind(owner.to_string())
@@ -66,6 +67,7 @@ impl Store {
         .bind(model.shared.as_str())
         .bind(search_text(&model))
         .bind(now_ms)
+        .bind(model.min_isolation.name())
         .execute(&mut *connection)
         .await?;
         insert_tags(connection, &model).await?;
@@ -93,12 +95,13 @@ impl Store {
         model.tags = update.tags.unwrap_or(model.tags);
         model.dependencies = update.dependencies.unwrap_or(model.dependencies);
         model.shared = update.shared.unwrap_or(model.shared);
+        model.min_isolation = update.min_isolation.unwrap_or(model.min_isolation);
         model.updated_ms = now_ms;
         check_fields(&model.description, &model.framework, &model.tags, &model.dependencies)?;
         sqlx::query(
             "UPDATE models SET description = $1, framework = $2, dependencies = $3, sharing = $4, search_text = $5,
-                 updated_ms = $6
-             WHERE id = $7",
+                 updated_ms = $6, min_isolation = $7
+             WHERE id = $8",
         )
         .bind(model.description.as_str())
         .bind(model.framework.as_str())
@@ -106,6 +109,7 @@ impl Store {
         .bind(model.shared.as_str())
         .bind(search_text(&model))
         .bind(now_ms)
+        .bind(model.min_isolation.name())
         .bind(id.to_string())
         .execute(&mut *connection)
         .await?;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings, ShareSubject,
-    TenantId, TenantName, VersionId,
+    DeploymentId, Digest, KeyId, Level, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings,
+    ShareSubject, TenantId, TenantName, VersionId,
 };
 
 /// A tenant: the boundary of isolation and limits.
@@ -21,6 +21,33 @@ pub struct Tenant {
     pub operator: bool,
     /// When it was created.
     pub created_ms: i64,
+    /// How well its workers must be kept apart.
+    pub minimum: TenantMinimum,
+}
+
+/// How well the workers of a tenant must be kept apart: the higher of the two counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TenantMinimum {
+    /// As the platform demands, which the tenant cannot lower.
+    pub platform: Level,
+    /// As the tenant itself demands.
+    pub own: Level,
+}
+
+impl TenantMinimum {
+    /// What counts.
+    pub fn level(self) -> Level {
+        self.platform.max(self.own)
+    }
+}
+
+/// A change of a tenant's minimum; absent ones stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TenantMinimumChange {
+    /// As the platform demands.
+    pub platform: Option<Level>,
+    /// As the tenant itself demands.
+    pub own: Option<Level>,
 }
 
 /// An organisation: tenants under one share.
@@ -145,6 +172,8 @@ pub struct Model {
     pub created_ms: i64,
     /// When its own fields last changed.
     pub updated_ms: i64,
+    /// How well the workers that run it must be kept apart.
+    pub min_isolation: Level,
     /// The number of the next version. Numbers are never given twice, not even after a deletion.
     pub next_version: u32,
 }
@@ -162,6 +191,8 @@ pub struct NewModel {
     pub dependencies: Vec<String>,
     /// Who else may use it.
     pub shared: Sharing,
+    /// How well the workers that run it must be kept apart.
+    pub min_isolation: Level,
 }
 
 /// A change of a model's own fields; absent ones stay as they are.
@@ -177,6 +208,8 @@ pub struct ModelUpdate {
     pub dependencies: Option<Vec<String>>,
     /// Who else may use it.
     pub shared: Option<Sharing>,
+    /// How well the workers that run it must be kept apart.
+    pub min_isolation: Option<Level>,
 }
 
 /// What to look for among one owner's models.

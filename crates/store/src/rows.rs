@@ -8,8 +8,8 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row as _, Type};
 
 use crate::records::{
-    Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant, Version,
-    VersionState,
+    Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant,
+    TenantMinimum, Version, VersionState,
 };
 use crate::{ReadError, Thing};
 
@@ -77,6 +77,10 @@ pub(crate) fn tenant(row: &AnyRow) -> Result<Tenant, ReadError> {
         name: row.parsed("name")?,
         operator: row.number("operator")? != 0,
         created_ms: row.number("created_ms")?,
+        minimum: TenantMinimum {
+            platform: row.parsed("platform_min_isolation")?,
+            own: row.parsed("own_min_isolation")?,
+        },
     })
 }
 
@@ -146,6 +150,7 @@ pub(crate) fn model(row: &AnyRow, tags: &mut TagsByModel) -> Result<Model, ReadE
         shared,
         created_ms: row.number("created_ms")?,
         updated_ms: row.number("updated_ms")?,
+        min_isolation: row.parsed("min_isolation")?,
         next_version: row.unsigned("next_version")?,
     })
 }

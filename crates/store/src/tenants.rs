@@ -5,7 +5,7 @@ use tenantry_types::{TenantId, TenantName};
 use crate::database::is_taken;
 use crate::limits::MAX_TENANTS;
 use crate::open::id_parts;
-use crate::records::Tenant;
+use crate::records::{Tenant, TenantMinimum, TenantMinimumChange};
 use crate::{ReadError, Store, Thing, WriteError, rows};
 
 impl Store {
@@ -15,8 +15,13 @@ impl Store {
     /// [`WriteError::AlreadyExists`] if the name is taken.
     pub async fn create_tenant(&self, name: &TenantName, operator: bool, now_ms: i64) -> Result<Tenant, WriteError> {
         let (time, random) = id_parts(now_ms)?;
-        let tenant =
-            Tenant { id: TenantId::from_parts(time, random), name: name.clone(), operator, created_ms: now_ms };
+        let tenant = Tenant {
+            id: TenantId::from_parts(time, random),
+            name: name.clone(),
+            operator,
+            created_ms: now_ms,
+            minimum: TenantMinimum::default(),
+        };
         let mut write = self.inner.database.write().await?;
         let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants").fetch_one(write.connection()).await?;
         if usize::try_from(there).is_ok_and(|there| there >= MAX_TENANTS) {
@@ -55,6 +60,26 @@ impl Store {
         let row =
             sqlx::query("SELECT * FROM tenants WHERE name = $1").bind(name.as_str()).fetch_optional(&mut *snapshot);
         rows::tenant(&row.await?.ok_or(ReadError::NotFound(Thing::Tenant))?)
+    }
+
+    /// Changes how well a tenant's workers must be kept apart.
+    pub async fn set_tenant_minimum(&self, id: TenantId, change: TenantMinimumChange) -> Result<Tenant, WriteError> {
+        let mut write = self.inner.database.write().await?;
+        let row = sqlx::query("SELECT * FROM tenants WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(write.connection())
+            .await?;
+        let mut tenant = rows::tenant(&row.ok_or(WriteError::NotFound(Thing::Tenant))?)?;
+        tenant.minimum.platform = change.platform.unwrap_or(tenant.minimum.platform);
+        tenant.minimum.own = change.own.unwrap_or(tenant.minimum.own);
+        sqlx::query("UPDATE tenants SET platform_min_isolation = $1, own_min_isolation = $2 WHERE id = $3")
+            .bind(tenant.minimum.platform.name())
+            .bind(tenant.minimum.own.name())
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(tenant)
     }
 
     /// Deletes a tenant with its keys, models, versions, deployments and artefacts.

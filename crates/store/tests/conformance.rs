@@ -33,6 +33,7 @@ macro_rules! cases {
 
 const CASES: &[(&str, Case)] = cases![
     tenants::have_unique_names_and_are_listed_oldest_first,
+    tenants::have_two_minimums_of_which_the_higher_counts,
     tenants::take_everything_with_them_when_deleted,
     tenants::keys_open_by_their_secret_until_revoked_or_expired,
     tenants::keys_are_bounded_and_dead_ones_make_room,

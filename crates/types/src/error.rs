@@ -26,6 +26,8 @@ pub enum ErrorCode {
     ResourceExhausted,
     /// The machine cannot serve this now; try again later.
     Unavailable,
+    /// Workers here are kept apart less well than somebody concerned demands; it stays so until barriers or demands change.
+    IsolationBelowMinimum,
     /// The request's time ran out.
     DeadlineExceeded,
     /// The client went away.
@@ -40,7 +42,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::PermissionDenied,
@@ -50,6 +52,7 @@ impl ErrorCode {
         Self::TooLarge,
         Self::ResourceExhausted,
         Self::Unavailable,
+        Self::IsolationBelowMinimum,
         Self::DeadlineExceeded,
         Self::Cancelled,
         Self::Unimplemented,
@@ -69,6 +72,7 @@ impl ErrorCode {
             Self::TooLarge => ("too_large", 413, 8, false),
             Self::ResourceExhausted => ("resource_exhausted", 429, 8, true),
             Self::Unavailable => ("unavailable", 503, 14, true),
+            Self::IsolationBelowMinimum => ("isolation_below_minimum", 503, 9, false),
             Self::DeadlineExceeded => ("deadline_exceeded", 504, 4, true),
             Self::Cancelled => ("cancelled", 499, 1, false),
             Self::Unimplemented => ("unimplemented", 501, 12, false),

@@ -9,6 +9,7 @@ pub mod domain;
 pub mod error;
 pub mod id;
 pub mod infer;
+pub mod level;
 pub mod limits;
 pub mod model;
 pub mod name;
@@ -26,6 +27,7 @@ pub use id::{
     VersionId, WorkerId,
 };
 pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
+pub use level::Level;
 pub use name::{ModelName, ModelRef, OrganisationName, TenantName};
 pub use share::{ShareSettings, ShareSubject};
 pub use tensor::{DataType, Dim, Shape, Signature, SignatureError, TensorSpec};

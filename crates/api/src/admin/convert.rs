@@ -1,5 +1,6 @@
 //! Between the server's values and the JSON of the API. Nothing is decided here.
 
+mod isolation;
 mod share;
 
 use std::time::Duration;
@@ -13,8 +14,8 @@ use super::types;
 
 impl From<values::TenantInfo> for types::Tenant {
     fn from(tenant: values::TenantInfo) -> Self {
-        let values::TenantInfo { id, name, operator, created_ms } = tenant;
-        Self { id, name, operator, created_ms }
+        let values::TenantInfo { id, name, operator, created_ms, isolation } = tenant;
+        Self { id, name, operator, created_ms, isolation: isolation.into() }
     }
 }
 
@@ -125,6 +126,7 @@ impl From<types::NewVersion> for values::NewVersion {
             quality: version.quality,
             framework: version.framework,
             dependencies: version.dependencies,
+            min_isolation: version.min_isolation.map(Into::into),
             deploy: version.deploy,
         }
     }
@@ -301,6 +303,8 @@ impl From<values::ModelInfo> for types::Model {
             tags: model.tags,
             dependencies: model.dependencies,
             shared: model.shared.into(),
+            min_isolation: model.min_isolation.into(),
+            effective_min_isolation: model.effective_min_isolation.into(),
             deployment: model.deployment.into(),
             aliases: model.aliases.into_iter().map(Into::into).collect(),
             versions: model.versions,
@@ -312,8 +316,9 @@ impl From<values::ModelInfo> for types::Model {
 
 impl From<types::ModelChange> for values::ModelChange {
     fn from(change: types::ModelChange) -> Self {
-        let types::ModelChange { description, framework, tags, dependencies, shared } = change;
-        Self { description, framework, tags, dependencies, shared: shared.map(Into::into) }
+        let types::ModelChange { description, framework, tags, dependencies, shared, min_isolation } = change;
+        let (shared, min_isolation) = (shared.map(Into::into), min_isolation.map(Into::into));
+        Self { description, framework, tags, dependencies, shared, min_isolation }
     }
 }
 
@@ -340,7 +345,9 @@ impl From<values::ServerStatus> for types::Status {
             queued_bytes: status.queued_bytes,
             running_batches: status.running_batches,
             isolation: types::Isolation {
-                level: status.isolation.level().name().to_owned(),
+                level: status.isolation.level().into(),
+                minimum: status.min_isolation.into(),
+                models_below_minimum: status.models_below_minimum as u64,
                 in_force: status.isolation.in_force.iter().map(|layer| layer.name().to_owned()).collect(),
                 not_in_force: status
                     .isolation

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::AdminState;
 use super::convert::all;
 use super::extract::{Caller, Given, Names, Refusal};
-use super::types::{ErrorBody, NewTenant, Tenant, Tenants};
+use super::types::{ErrorBody, NewTenant, Tenant, TenantChange, Tenants};
 
 /// The path of a tenant.
 #[derive(Deserialize, IntoParams)]
@@ -54,6 +54,20 @@ pub(super) async fn show(
     Names(path): Names<TenantPath>,
 ) -> Result<Json<Tenant>, Refusal> {
     Ok(Json(state.server.tenant(&caller, &path.tenant)?.into()))
+}
+
+/// Change how well a tenant's workers must be kept apart; absent fields stay. What runs below a raised minimum is ended.
+#[utoipa::path(patch, path = "/admin/v1/tenants/{tenant}", tag = "tenants", operation_id = "update_tenant",
+    params(TenantPath), request_body = TenantChange,
+    responses((status = 200, body = Tenant, description = "The tenant."),
+        (status = "default", body = ErrorBody, description = "An error.")))]
+pub(super) async fn update(
+    State(state): State<AdminState>,
+    Caller(caller): Caller,
+    Names(path): Names<TenantPath>,
+    Given(change): Given<TenantChange>,
+) -> Result<Json<Tenant>, Refusal> {
+    Ok(Json(state.server.update_tenant(&caller, &path.tenant, change.into()).await?.into()))
 }
 
 /// Delete a tenant with its keys, models and artefacts. Platform administrators only.

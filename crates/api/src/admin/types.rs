@@ -1,5 +1,6 @@
 //! The JSON of the admin API, for its server and its clients. Times are milliseconds since the Unix epoch.
 
+mod isolation;
 mod share;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
 use utoipa::ToSchema;
 
+pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, TenantIsolation};
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,
     Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
@@ -49,6 +51,8 @@ pub struct Tenant {
     pub operator: bool,
     /// When it was created.
     pub created_ms: i64,
+    /// How well its workers are kept apart, and must be.
+    pub isolation: TenantIsolation,
 }
 
 /// All tenants the caller may see.
@@ -206,6 +210,9 @@ pub struct NewVersion {
     /// What the model needs besides itself; sets the model's when given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependencies: Option<Vec<String>>,
+    /// How well the workers that run the model must be kept apart, this registration's included; sets the model's when given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_isolation: Option<IsolationLevel>,
     /// Whether the model's deployment moves to this version as soon as it is ready.
     #[serde(default = "yes")]
     pub deploy: bool,
@@ -488,6 +495,10 @@ pub struct Model {
     pub dependencies: Vec<String>,
     /// Who besides its owner may use it.
     pub shared: Sharing,
+    /// How well the workers that run it must be kept apart, as its owner says.
+    pub min_isolation: IsolationLevel,
+    /// The least at which it is run for the caller: with the minimums of the configuration, its owner and the caller.
+    pub effective_min_isolation: IsolationLevel,
     /// Its desired state.
     pub deployment: Deployment,
     /// Its aliases, by name.
@@ -526,6 +537,9 @@ pub struct ModelChange {
     /// Who besides its owner may use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<Sharing>,
+    /// How well the workers that run it must be kept apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_isolation: Option<IsolationLevel>,
 }
 
 /// One worker process.
@@ -550,28 +564,6 @@ pub struct Worker {
     pub suspended: bool,
     /// Whether it exists for one registration.
     pub registration: bool,
-}
-
-/// How well workers are kept apart from everything else: what was tried when the server started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Isolation {
-    /// `none`, `confined`, `isolated` or `full`.
-    #[schema(example = "isolated")]
-    pub level: String,
-    /// The barriers around every worker.
-    pub in_force: Vec<String>,
-    /// The barriers that are missing.
-    pub not_in_force: Vec<MissingBarrier>,
-}
-
-/// A barrier that is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MissingBarrier {
-    /// Its name.
-    #[schema(example = "cgroup")]
-    pub barrier: String,
-    /// What the kernel said, or the settings.
-    pub why: String,
 }
 
 /// The server at a glance.

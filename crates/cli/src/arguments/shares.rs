@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tenantry_api::admin::types::IsolationLevel;
 use tenantry_server::config::ByteSize;
 use tenantry_types::OrganisationName;
 
@@ -71,6 +72,30 @@ pub(crate) enum TierName {
     Burstable,
     /// What is left.
     BestEffort,
+}
+
+/// How well workers must be kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LevelName {
+    /// Whatever there is.
+    None,
+    /// No privilege, no file, few system calls.
+    Confined,
+    /// The same, in namespaces and a root of their own.
+    Isolated,
+    /// The same, in a control group that bounds what they use.
+    Full,
+}
+
+impl From<LevelName> for IsolationLevel {
+    fn from(level: LevelName) -> Self {
+        match level {
+            LevelName::None => Self::None,
+            LevelName::Confined => Self::Confined,
+            LevelName::Isolated => Self::Isolated,
+            LevelName::Full => Self::Full,
+        }
+    }
 }
 
 /// A setting that can be taken back.

@@ -65,6 +65,15 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             println!("{model}: {}", show::deployment_text(&deployment));
             Ok(())
         }
+        Command::Set { model, min_isolation } => {
+            let change = ModelChange { min_isolation: Some((*min_isolation).into()), ..ModelChange::default() };
+            let changed = self::change(client, model, &change)?;
+            if json {
+                return print_json(&changed);
+            }
+            println!("{model}: {}", show::minimum_text(&changed));
+            Ok(())
+        }
         Command::Share { model, nobody } => {
             let shared = if *nobody { Sharing::Private } else { Sharing::Everyone };
             let change = ModelChange { shared: Some(shared), ..ModelChange::default() };

@@ -23,7 +23,12 @@ pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
     );
     println!("slots       {}, {} batches running", status.slots, status.running_batches);
     println!("queue       {} tasks, {}", status.queued_tasks, size(status.queued_bytes));
-    println!("isolation   {}: {}", status.isolation.level, status.isolation.in_force.join(", "));
+    let isolation = &status.isolation;
+    let (level, minimum) = (isolation.level.as_str(), isolation.minimum.as_str());
+    println!("isolation   {level}: {}; at least {minimum} demanded by the settings", isolation.in_force.join(", "));
+    if isolation.models_below_minimum > 0 {
+        println!("            {} models are not run: they or their owners demand more", isolation.models_below_minimum);
+    }
     for missing in &status.isolation.not_in_force {
         println!("            without {}: {}", missing.barrier, missing.why);
     }

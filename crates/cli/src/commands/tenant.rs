@@ -1,7 +1,7 @@
 //! `tenantry tenant`.
 
 use anyhow::{Context as _, Result};
-use tenantry_api::admin::types::{NewTenant, Tenant, Tenants};
+use tenantry_api::admin::types::{NewTenant, Tenant, TenantChange, TenantIsolation, Tenants};
 use tenantry_types::TenantName;
 use ureq::http::Method;
 
@@ -27,14 +27,34 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             if json {
                 return print_json(&tenants);
             }
-            let mut rows = table(&["name", "id", "created", ""]);
+            let mut rows = table(&["name", "id", "created", "isolation at least", ""]);
             for tenant in &tenants.tenants {
                 let note = if tenant.operator { "the operator's" } else { "" };
-                rows.add_row([tenant.name.as_str(), &tenant.id.to_string(), &instant(tenant.created_ms), note]);
+                let minimum = tenant.isolation.minimum.as_str();
+                let created = instant(tenant.created_ms);
+                rows.add_row([tenant.name.as_str(), &tenant.id.to_string(), &created, minimum, note]);
             }
             print_table(&rows, "no tenants");
         }
-        Command::Show { name } => limits::print_all(&client.get(&format!("{}/shares", path(name)))?, json)?,
+        Command::Show { name } => {
+            let shares = client.get(&format!("{}/shares", path(name)))?;
+            if !json {
+                print_isolation(&client.get(&path(name))?);
+                println!();
+            }
+            limits::print_all(&shares, json)?;
+        }
+        Command::Set { name, min_isolation, platform_min_isolation } => {
+            let change = TenantChange {
+                min_isolation: min_isolation.map(Into::into),
+                platform_min_isolation: platform_min_isolation.map(Into::into),
+            };
+            let tenant: Tenant = client.send(Method::PATCH, &path(name), &change)?;
+            if json {
+                return print_json(&tenant);
+            }
+            print_isolation(&tenant);
+        }
         Command::Limits { name, model, key_id, limits } => {
             let place = match (model, key_id) {
                 (Some(model), _) => {
@@ -53,6 +73,16 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
         }
     }
     Ok(())
+}
+
+fn print_isolation(tenant: &Tenant) {
+    let TenantIsolation { in_force, minimum, platform_minimum, own_minimum } = tenant.isolation;
+    let (in_force, minimum) = (in_force.as_str(), minimum.as_str());
+    let (platform, own) = (platform_minimum.as_str(), own_minimum.as_str());
+    println!("tenant {}: isolation {in_force}, at least {minimum} (platform {platform}, own {own})", tenant.name);
+    if tenant.isolation.in_force < tenant.isolation.minimum {
+        println!("nothing of it is run: `tenantry doctor` names the barriers that are missing");
+    }
 }
 
 /// Creates a tenant.

@@ -123,6 +123,7 @@ impl Stage {
             tags: BTreeMap::from([("licence".to_owned(), exhibit.licence.to_owned())]),
             quality: BTreeMap::new(),
             dependencies: None,
+            min_isolation: None,
             deploy: true,
             settings: VersionSettings::default(),
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings,
+    DeploymentId, Digest, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings,
     TenantId, TenantName, VersionId,
 };
 
@@ -24,6 +24,30 @@ pub struct TenantInfo {
     pub operator: bool,
     /// When it was created, milliseconds since the Unix epoch.
     pub created_ms: i64,
+    /// How well its workers are kept apart, and must be.
+    pub isolation: TenantIsolation,
+}
+
+/// How well a tenant's workers are kept apart, and must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantIsolation {
+    /// What the barriers around workers amount to.
+    pub in_force: Level,
+    /// The least at which anything of it is run: the highest of the configuration's, the platform's and its own minimum.
+    pub minimum: Level,
+    /// The platform's minimum for it.
+    pub platform_minimum: Level,
+    /// Its own.
+    pub own_minimum: Level,
+}
+
+/// What a tenant is to become; absent fields stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TenantChange {
+    /// The tenant's own minimum.
+    pub min_isolation: Option<Level>,
+    /// The platform's minimum for it.
+    pub platform_min_isolation: Option<Level>,
 }
 
 /// An organisation.
@@ -159,6 +183,8 @@ pub struct NewVersion {
     pub framework: Option<String>,
     /// What the model needs besides itself; sets the model's when given.
     pub dependencies: Option<Vec<String>>,
+    /// How well the workers that run the model must be kept apart; sets the model's when given.
+    pub min_isolation: Option<Level>,
     /// Whether the model's deployment moves to this version as soon as it is ready.
     pub deploy: bool,
 }
@@ -327,6 +353,10 @@ pub struct ModelInfo {
     pub dependencies: Vec<String>,
     /// Who besides its owner may use it.
     pub shared: Sharing,
+    /// How well the workers that run it must be kept apart, as its owner says.
+    pub min_isolation: Level,
+    /// The least at which it is run for whoever asked: with the minimums of the configuration, its owner and the caller.
+    pub effective_min_isolation: Level,
     /// When it was created, milliseconds since the Unix epoch.
     pub created_ms: i64,
     /// When it last changed, milliseconds since the Unix epoch.
@@ -352,6 +382,8 @@ pub struct ModelChange {
     pub dependencies: Option<Vec<String>>,
     /// Who besides its owner may use it.
     pub shared: Option<Sharing>,
+    /// How well the workers that run it must be kept apart.
+    pub min_isolation: Option<Level>,
 }
 
 /// What a search asks for; empty fields match everything.
@@ -409,6 +441,10 @@ pub struct ServerStatus {
     pub running_batches: u64,
     /// The barriers around workers.
     pub isolation: tenantry_node::Barriers,
+    /// The least at which the configuration lets workers be started.
+    pub min_isolation: Level,
+    /// Models that are not run because they or their owners demand more than is in force.
+    pub models_below_minimum: usize,
     /// Workers that ended without being asked to, since the start.
     pub worker_deaths: u64,
     /// Worker processes.

@@ -18,7 +18,7 @@ mod versions;
 pub use info::{
     AliasInfo, ArtefactInfo, CreatedKey, DeploymentChange, DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo,
     ModelQuery, NewKey, NewVersion, OrganisationInfo, Residency, ServerStatus, ShareChange, ShareInfo, SharePlace,
-    TenantInfo, VersionInfo, VersionState, WorkerInfo,
+    TenantChange, TenantInfo, TenantIsolation, VersionInfo, VersionState, WorkerInfo,
 };
 pub use uploads::Upload;
 

@@ -23,7 +23,7 @@ impl Server {
     ) -> Result<ModelInfo, ServiceError> {
         let routed = self.readable_model(principal, owner, model)?;
         let stored = self.store.model(routed.id).await.map_err(storage)?;
-        Ok(info(&routed, stored))
+        Ok(self.model_info(principal, &routed, stored))
     }
 
     /// A tenant's models that fit a query and are visible to the caller, by name.
@@ -54,7 +54,8 @@ impl Server {
         loop {
             let page = self.store.search_models(tenant.id, &search).await.map_err(storage)?;
             let last = page.last().map(|model| model.id);
-            let found = page.into_iter().filter_map(|model| Some(info(visible.get(&model.id)?, model)));
+            let found =
+                page.into_iter().filter_map(|model| Some(self.model_info(principal, visible.get(&model.id)?, model)));
             models.extend(found);
             // Ends: each page begins after the one before, and a tenant's models are bounded.
             match last {
@@ -84,11 +85,12 @@ impl Server {
             tags: change.tags,
             dependencies: change.dependencies,
             shared: change.shared,
+            min_isolation: change.min_isolation,
         };
         let (store, id) = (self.store.clone(), routed.id);
         let stored =
             self.write(async move { store.update_model(id, update, unix_ms()).await.map_err(storage) }).await?;
-        Ok(info(&routed, stored))
+        Ok(self.model_info(principal, &self.administered_model(principal, owner, model).unwrap_or(routed), stored))
     }
 
     /// Deletes a model with its versions, aliases and the files nothing else refers to.
@@ -107,22 +109,26 @@ impl Server {
     }
 }
 
-fn info(routed: &RoutedModel, model: Model) -> ModelInfo {
-    let alias = |(name, version): &(ModelName, u32)| AliasInfo { name: name.clone(), version: *version };
-    ModelInfo {
-        id: model.id,
-        owner: (*routed.owner.name).clone(),
-        name: model.name,
-        description: model.description,
-        framework: model.framework,
-        tags: model.tags,
-        dependencies: model.dependencies,
-        shared: model.shared,
-        created_ms: model.created_ms,
-        updated_ms: model.updated_ms,
-        deployment: (&routed.deployment).into(),
-        aliases: routed.aliases.iter().map(alias).collect(),
-        versions: routed.versions.keys().copied().collect(),
+impl Server {
+    fn model_info(&self, principal: &Principal, routed: &RoutedModel, model: Model) -> ModelInfo {
+        let alias = |(name, version): &(ModelName, u32)| AliasInfo { name: name.clone(), version: *version };
+        ModelInfo {
+            id: model.id,
+            owner: (*routed.owner.name).clone(),
+            name: model.name,
+            description: model.description,
+            framework: model.framework,
+            tags: model.tags,
+            dependencies: model.dependencies,
+            shared: model.shared,
+            min_isolation: model.min_isolation,
+            effective_min_isolation: self.effective_minimum(routed.demanded_by(&self.routing.load(), principal)),
+            created_ms: model.created_ms,
+            updated_ms: model.updated_ms,
+            deployment: (&routed.deployment).into(),
+            aliases: routed.aliases.iter().map(alias).collect(),
+            versions: routed.versions.keys().copied().collect(),
+        }
     }
 }
 

@@ -27,6 +27,8 @@ impl Server {
             queued_bytes: stats.queued_bytes,
             running_batches: stats.running_batches,
             isolation: self.node.isolation(),
+            min_isolation: self.node.configured_minimum(),
+            models_below_minimum: self.models_below_minimum(&routing),
             worker_deaths: stats.worker_deaths,
             workers: stats.workers.iter().map(|worker| info(worker, &routing)).collect(),
         })

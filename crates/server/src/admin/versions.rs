@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_store::{NewModel, Store, StoredFile, Version, VersionState as StoredState};
-use tenantry_types::{ModelName, ServiceError, TenantId, TenantName};
+use tenantry_types::{Level, ModelName, ModelRef, ServiceError, TenantId, TenantName};
 use tokio::time::Instant;
 
 use super::{FileInfo, NewVersion, Residency, VersionInfo, VersionState};
-use crate::routing::{RoutedModel, RoutedState};
+use crate::routing::{RoutedModel, RoutedState, RoutedTenant, Routing};
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Server, auth};
 
@@ -21,7 +21,7 @@ impl Server {
     ///
     /// # Errors
     /// 403 for a role that may not, 404 for another tenant or an artefact it did not upload, 400 for an archive or text
-    /// that is not accepted.
+    /// that is not accepted, 503 where the worker that registers it would be kept apart less well than is demanded.
     pub async fn create_version(
         self: &Arc<Self>,
         principal: &Principal,
@@ -32,6 +32,8 @@ impl Server {
         let (tenant, permit) = {
             let routing = self.routing.load();
             let tenant = auth::administered(&routing, principal, owner)?;
+            let demanded = registered_at(&routing, tenant, model, new.min_isolation);
+            self.check_minimum(demanded, &ModelRef { owner: Some(owner.clone()), name: model.clone() })?;
             (tenant.id, tenant.gate.begin_upload()?)
         };
         let files = self.files_of(tenant, new.artefact, &new.filename, permit).await?;
@@ -105,6 +107,8 @@ impl Server {
 
     fn version_info(&self, model: &RoutedModel, version: Version) -> VersionInfo {
         let status = self.node.status_of(version.id);
+        let is_wanted = !matches!(version.state, StoredState::Refused { .. });
+        let held_back = is_wanted.then(|| self.check_minimum(model.demanded(), &model.reference).err()).flatten();
         let file = |file: StoredFile| FileInfo { name: file.name, digest: file.digest, bytes: file.bytes };
         VersionInfo {
             id: version.id,
@@ -130,12 +134,18 @@ impl Server {
                 replicas_ready: status.replicas_ready,
                 replicas_loading: status.replicas_loading,
                 quarantine: status.quarantined.map(|in_force| (in_force.reason, in_force.remaining)),
-                last_failure: status.last_failure,
+                last_failure: held_back.map(|below| below.message).or(status.last_failure),
                 last_load: status.load_time,
                 resident_bytes: status.resident_bytes,
             },
         }
     }
+}
+
+/// How well the worker must be kept apart that registers a version of a model there may be already.
+fn registered_at(routing: &Routing, owner: &RoutedTenant, model: &ModelName, new: Option<Level>) -> Level {
+    let there = super::find(routing, &owner.name, model).map(|model| model.min_isolation);
+    owner.demanded().max(new.or(there).unwrap_or_default())
 }
 
 /// The model, where there is none of that name, and its next version.
@@ -150,12 +160,14 @@ async fn create(
     let fresh = NewModel {
         framework: new.framework.clone().unwrap_or_default(),
         dependencies: new.dependencies.clone().unwrap_or_default(),
+        min_isolation: new.min_isolation.unwrap_or_default(),
         ..NewModel::default()
     };
     let stored = store.create_model(owner, model, fresh, now_ms).await.map_err(storage)?;
     let update = tenantry_store::ModelUpdate {
         framework: new.framework.filter(|framework| *framework != stored.framework),
         dependencies: new.dependencies.filter(|dependencies| *dependencies != stored.dependencies),
+        min_isolation: new.min_isolation.filter(|level| *level != stored.min_isolation),
         ..Default::default()
     };
     if update != tenantry_store::ModelUpdate::default() {

@@ -1,3 +1,4 @@
+use tenantry_node::Shortfall;
 use tenantry_store::Sharing;
 
 use super::*;
@@ -12,6 +13,7 @@ fn refusals_follow_the_table() {
     let version = &model.versions[&1];
     let shown: ModelRef = "own".parse().unwrap();
     let after = Duration::from_millis(7);
+    let shortfall = Shortfall { in_force: Level::Confined, demanded: Level::Full };
     let table = [
         (ServeError::Refused { reason: RejectReason::QueueFull, retry_after: after }, 503, Some(after)),
         (ServeError::Refused { reason: RejectReason::TenantQueueFull, retry_after: after }, 429, Some(after)),
@@ -22,12 +24,14 @@ fn refusals_follow_the_table() {
         (ServeError::ModelFailed("it hung".to_owned()), 500, None),
         (ServeError::Quarantined { reason: "died 3 times".to_owned(), retry_after: after }, 503, Some(after)),
         (ServeError::Gone, 503, Some(GONE_RETRY)),
+        (ServeError::BelowMinimum(shortfall), 503, None),
         (ServeError::Cancelled, 499, None),
     ];
     for (error, status, retry_after) in table {
         let names_reason = match &error {
             ServeError::InvalidInput(text) | ServeError::ModelFailed(text) => Some(text.clone()),
             ServeError::Quarantined { reason, .. } => Some(reason.clone()),
+            ServeError::BelowMinimum(shortfall) => Some(shortfall.to_string()),
             _ => None,
         };
         let refused = refusal(error, &shown, version);

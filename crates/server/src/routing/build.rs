@@ -111,6 +111,7 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
     let known = previous.tenants.get(&tenant.id);
     // Names and the operator's mark never change, so a tenant whose settings did not is taken as it is.
     if let Some(known) = known
+        && known.minimum == tenant.minimum
         && known.has_settings(&records)
     {
         return Arc::clone(known);
@@ -144,6 +145,7 @@ fn routed_tenant(tenant: Tenant, records: Vec<ShareRecord>, previous: &Routing, 
         name: known.map_or_else(|| Arc::new(tenant.name), |known| Arc::clone(&known.name)),
         operator: tenant.operator,
         created_ms: tenant.created_ms,
+        minimum: tenant.minimum,
         share,
         gate: Arc::new(TenantGate::new(&settings, limits, load)),
         // A guarantee of one of its deployments or keys is kept like its own: by suspending others, who must be elsewhere.
@@ -200,6 +202,7 @@ fn routed_model(
         reference: ModelRef { owner: Some((*owner.name).clone()), name: model.name.clone() },
         owner,
         shared: model.shared,
+        min_isolation: model.min_isolation,
         deployment: (&deployment).into(),
         versions,
         aliases: by_name(aliases),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::smallvec;
 use tempfile::TempDir;
-use tenantry_node::{Node, NodeConfig};
+use tenantry_node::{Layers, Node, NodeConfig};
 use tenantry_server::admin::{DeploymentChange, ModelChange, NewKey, NewVersion, VersionInfo, VersionState};
 use tenantry_server::config::Limits;
 use tenantry_server::{ADMIN_KEY_FILE, Inferred, OPERATOR_TENANT, Principal, Role, Server, ServerConfig, Sharing};
@@ -45,10 +45,26 @@ impl World {
 
     /// Starts on a folder that outlives the service.
     pub(crate) async fn start_in(folder: &Path, change: impl FnOnce(&mut Limits)) -> Self {
+        Self::start_changed(folder, change, |config| config).await
+    }
+
+    /// Starts with these barriers around workers.
+    pub(crate) async fn start_behind(layers: Layers) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let world = Self::start_changed(&path, |_| {}, |config| NodeConfig { layers, ..config }).await;
+        Self { _own: Some(folder), ..world }
+    }
+
+    async fn start_changed(
+        folder: &Path,
+        change: impl FnOnce(&mut Limits),
+        change_node: impl FnOnce(NodeConfig) -> NodeConfig,
+    ) -> Self {
         let store = open_store(folder).await;
         let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
         let config = NodeConfig { slots: 2, ..NodeConfig::small(worker_binary(), runtime_library()) };
-        let node = Node::start(config, spawner, exits).unwrap();
+        let node = Node::start(change_node(config), spawner, exits).unwrap();
         let mut limits = Limits::defaults();
         change(&mut limits);
         let config = ServerConfig { data_dir: folder.to_owned(), limits };
@@ -100,6 +116,7 @@ impl World {
             quality: Default::default(),
             framework: None,
             dependencies: None,
+            min_isolation: None,
             deploy: true,
         };
         change(&mut new);

@@ -127,6 +127,7 @@ pub(crate) async fn a_damaged_row_is_an_error_that_names_the_column(backend: Sha
         ("UPDATE versions SET settings = '{\"max_batch\":-1}'", Thing::Version, "settings"),
         ("UPDATE versions SET settings = '{}', state = 'lost'", Thing::Version, "state"),
         ("UPDATE models SET name = 'Not A Name'", Thing::Model, "name"),
+        ("UPDATE models SET name = 'm', min_isolation = 'some'", Thing::Model, "min_isolation"),
         ("UPDATE deployments SET generation = -1", Thing::Deployment, "generation"),
     ] {
         raw.execute(AssertSqlSafe(statement)).await.unwrap();

@@ -8,7 +8,7 @@ use tenantry_store::{
     VersionState, WriteError,
 };
 use tenantry_types::model::{Optimization, VersionSettings};
-use tenantry_types::{Digest, ModelId, TenantId, VersionId};
+use tenantry_types::{Digest, Level, ModelId, TenantId, VersionId};
 
 use crate::support::{
     Shared, file, model, optimised, pairs, ready, registration, tenant, upload, version, version_with,
@@ -33,6 +33,7 @@ pub(crate) async fn a_model_is_created_once_with_its_deployment(backend: Shared)
         framework: "onnx".to_owned(),
         tags: pairs(&[("task", "classification"), ("z", "")]),
         dependencies: vec!["dataset:files".to_owned()],
+        min_isolation: Level::Confined,
         shared: Sharing::Everyone,
     };
     let created = store.create_model(acme.id, &name, new.clone(), 7).await.unwrap();
@@ -82,11 +83,13 @@ pub(crate) async fn a_models_fields_change_and_bad_ones_are_refused(backend: Sha
         description: Some("quotes ' \" and ; -- DROP TABLE models; 日本語".to_owned()),
         tags: Some(pairs(&[("b", "3")])),
         shared: Some(Sharing::Everyone),
+        min_isolation: Some(Level::Isolated),
         ..ModelUpdate::default()
     };
     let after = store.update_model(before.id, update.clone(), 21).await.unwrap();
     assert_eq!(Some(&after.description), update.description.as_ref());
     assert_eq!((after.tags.clone(), after.shared, after.updated_ms), (pairs(&[("b", "3")]), Sharing::Everyone, 21));
+    assert_eq!((before.min_isolation, after.min_isolation), (Level::None, Level::Isolated));
     assert_eq!((after.created_ms, &after.framework), (before.created_ms, &before.framework));
     assert_eq!(store.model(before.id).await.unwrap(), after);
 

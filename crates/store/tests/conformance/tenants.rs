@@ -2,8 +2,8 @@
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tenantry_store::limits::MAX_KEYS_PER_TENANT;
-use tenantry_store::{KeySecret, ReadError, Role, Thing, WriteError};
-use tenantry_types::{Digest, ErrorCode, KeyId, ServiceError, TenantId};
+use tenantry_store::{KeySecret, ReadError, Role, Store, TenantMinimum, TenantMinimumChange, Thing, WriteError};
+use tenantry_types::{Digest, ErrorCode, KeyId, Level, ServiceError, TenantId};
 
 use crate::support::{Shared, model, optimised, ready, registration, tenant, upload, version};
 
@@ -26,6 +26,30 @@ pub(crate) async fn have_unique_names_and_are_listed_oldest_first(backend: Share
         store.delete_tenant(TenantId::from_parts(1, [0; 10])).await,
         Err(WriteError::NotFound(Thing::Tenant))
     ));
+}
+
+pub(crate) async fn have_two_minimums_of_which_the_higher_counts(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let (acme, globex) = (tenant(&store, "acme").await, tenant(&store, "globex").await);
+    assert_eq!((acme.minimum, acme.minimum.level()), (TenantMinimum::default(), Level::None));
+    let platform = TenantMinimumChange { platform: Some(Level::Isolated), own: None };
+    store.set_tenant_minimum(acme.id, platform).await.unwrap();
+    let own = TenantMinimumChange { platform: None, own: Some(Level::Full) };
+    let raised = store.set_tenant_minimum(acme.id, own).await.unwrap();
+    let expected = TenantMinimum { platform: Level::Isolated, own: Level::Full };
+    assert_eq!((raised.minimum, raised.minimum.level()), (expected, Level::Full));
+    let own = TenantMinimumChange { platform: None, own: Some(Level::None) };
+    assert_eq!(store.set_tenant_minimum(acme.id, own).await.unwrap().minimum.level(), Level::Isolated);
+    store.close().await;
+    drop(store);
+
+    let store = Store::open(&place.config).await.unwrap();
+    let kept = TenantMinimum { platform: Level::Isolated, own: Level::None };
+    assert_eq!(store.tenant(acme.id).await.unwrap().minimum, kept);
+    assert_eq!(store.catalogue().await.unwrap().tenants[0].minimum, kept);
+    assert_eq!(store.tenant(globex.id).await.unwrap(), globex);
+    let nobody = store.set_tenant_minimum(TenantId::from_parts(1, [0; 10]), own).await.unwrap_err();
+    assert!(matches!(nobody, WriteError::NotFound(Thing::Tenant)), "{nobody:?}");
 }
 
 pub(crate) async fn take_everything_with_them_when_deleted(backend: Shared) {

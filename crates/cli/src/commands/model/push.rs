@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use tenantry_api::admin::types::{Artefact, ModelChange, NewVersion, Sharing, Version, VersionSettings, VersionState};
+use tenantry_api::admin::types::{
+    Artefact, IsolationLevel, ModelChange, NewVersion, Sharing, Version, VersionSettings, VersionState,
+};
 use tenantry_types::ModelRef;
 use ureq::http::Method;
 
@@ -40,6 +42,8 @@ pub(crate) struct NewModelVersion {
     pub(crate) quality: BTreeMap<String, f64>,
     /// What it needs besides itself.
     pub(crate) dependencies: Option<Vec<String>>,
+    /// How well its workers must be kept apart.
+    pub(crate) min_isolation: Option<IsolationLevel>,
     /// Whether traffic moves to it.
     pub(crate) deploy: bool,
     /// How it is to be run.
@@ -63,6 +67,7 @@ impl NewModelVersion {
             tags: arguments.tag.iter().cloned().collect(),
             quality: arguments.quality.iter().cloned().collect(),
             dependencies: Some(arguments.dependency.clone()).filter(|names| !names.is_empty()),
+            min_isolation: arguments.min_isolation.map(Into::into),
             deploy: !arguments.no_deploy,
             settings: VersionSettings {
                 max_batch: arguments.max_batch,
@@ -91,6 +96,7 @@ pub(crate) fn push(client: &Client, new: &NewModelVersion, progress: &Progress) 
         quality: new.quality.clone(),
         framework: new.framework.clone(),
         dependencies: new.dependencies.clone(),
+        min_isolation: new.min_isolation,
         deploy: new.deploy,
     };
     let versions = format!("{owner}/models/{name}/versions");

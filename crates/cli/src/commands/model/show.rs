@@ -32,6 +32,7 @@ pub(super) fn run(client: &Client, model: &ModelRef, json: bool) -> Result<()> {
     line("needs", &model.dependencies.join(", "));
     line("tags", &pairs(model.tags.iter()));
     line("may use it", sharing_text(model.shared));
+    line("isolation", &minimum_text(&model));
     line("deployment", &deployment_text(&model.deployment));
     for alias in &model.aliases {
         line("alias", &format!("{} = version {}", alias.name, alias.version));
@@ -127,6 +128,12 @@ pub(super) fn sharing_text(shared: Sharing) -> &'static str {
         Sharing::Private => "its owner",
         Sharing::Everyone => "every tenant",
     }
+}
+
+/// How well its workers must be kept apart, in a few words.
+pub(super) fn minimum_text(model: &Model) -> String {
+    let (own, effective) = (model.min_isolation.as_str(), model.effective_min_isolation.as_str());
+    format!("at least {effective} (its own minimum: {own})")
 }
 
 /// A line of a description; nothing where there is nothing to say.
