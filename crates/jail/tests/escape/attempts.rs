@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use tenantry_jail::Layer::{self, Landlock, Limits, Namespaces, Privileges, Root, Seccomp};
+use tenantry_jail::Layer::{self, Cgroup, Landlock, Limits, Namespaces, Privileges, Root, Seccomp};
 
 /// What there is to be reached outside.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub(crate) struct Outside {
     /// The host's name.
     pub(crate) host: String,
 }
+
+/// The most processes of a group.
+pub(crate) const MAX_PROCESSES: u32 = 64;
 
 impl Outside {
     /// As one word of a command line.
@@ -178,6 +181,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     attempt("learn the host's name", learn_the_hosts_name, &[Root, Seccomp]),
     attempt("learn the host's memory", |_| learn_memory(), &[Seccomp]),
     attempt("hoard descriptors", |_| hoard_descriptors(), &[Limits, Seccomp]),
+    attempt("hoard processes", |_| hoard_processes(), &[Cgroup, Seccomp]),
     attempt("lock memory", |_| lock_memory(), &[Seccomp]).limits_stop_others(),
     attempt("gain privileges by executing", |_| privileges_to_gain(), &[Privileges, Landlock, Seccomp]),
 ];
@@ -270,6 +274,24 @@ fn set_affinity(pid: i32) -> io::Result<()> {
 
 fn execute() -> io::Result<()> {
     Command::new("/bin/true").status().map(drop)
+}
+
+/// Makes more processes than its group may hold; they end with it.
+fn hoard_processes() -> io::Result<()> {
+    for _ in 0..=MAX_PROCESSES {
+        // SAFETY: takes nothing; this process has one thread, and the child makes two system calls.
+        match unsafe { libc::fork() } {
+            0 => {
+                rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+                loop {
+                    std::thread::park();
+                }
+            }
+            pid if pid < 0 => return Err(io::Error::last_os_error()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn fork() -> io::Result<()> {

@@ -17,9 +17,9 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use attempts::{ATTEMPTS, Attempt, Outside};
+use attempts::{ATTEMPTS, Attempt, MAX_PROCESSES, Outside};
 use rustix::event::{PollFd, PollFlags};
-use tenantry_jail::{ExitKind, Exits, Layer, Layers, Level, Spawner, WorkerSpec, lock_down};
+use tenantry_jail::{ExitKind, Exits, GroupLimits, Layer, Layers, Level, Spawner, WorkerSpec, lock_down};
 
 /// What an attempt that succeeded exits with; one that was refused exits with the error's number.
 const SUCCEEDED: u8 = 0;
@@ -91,7 +91,7 @@ fn work(word: &str, bits: u32) -> ExitCode {
 
 /// The columns: the barriers that are up.
 fn columns(possible: Layers) -> Vec<(&'static str, Layers)> {
-    use Layer::{Landlock, Limits, Namespaces, Privileges, Root, Seccomp};
+    use Layer::{Cgroup, Landlock, Limits, Namespaces, Privileges, Root, Seccomp};
     let all: Layers = Layer::ALL.into_iter().collect();
     let set = |layers: &[Layer]| layers.iter().copied().collect::<Layers>();
     let columns = [
@@ -102,6 +102,7 @@ fn columns(possible: Layers) -> Vec<(&'static str, Layers)> {
         ("landlock", set(&[Landlock])),
         ("seccomp", set(&[Seccomp])),
         ("limits", set(&[Limits])),
+        ("cgroup", set(&[Cgroup])),
         ("all", all.and(possible)),
     ];
     columns.into_iter().filter(|(_, layers)| layers.and(possible) == *layers).collect()
@@ -160,7 +161,8 @@ impl Ground {
         std::fs::write(self.outside.folder.join("victim"), "victim").unwrap();
         let _ = std::fs::set_permissions(self.outside.folder.join("victim"), std::fs::Permissions::from_mode(0o666));
         let word = self.outside.write(attempt.name);
-        let spec = WorkerSpec { runtime_library: word.into(), layers, ..WorkerSpec::default() };
+        let group = GroupLimits { max_processes: Some(MAX_PROCESSES), ..GroupLimits::default() };
+        let spec = WorkerSpec { runtime_library: word.into(), layers, group, ..WorkerSpec::default() };
         let (channel, _ours) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::SEQPACKET,
