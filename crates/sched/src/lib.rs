@@ -5,7 +5,7 @@
 //! events at the same times give the same decisions, always, so the code that runs in production is the code that the
 //! golden scripts and the property tests exercise. It knows ids, rows, costs and deadlines, never a payload.
 //!
-//! This is the FIFO policy; the README beside this crate says what it promises and what it does not.
+//! The README beside this crate says what it promises and what it does not.
 #![forbid(unsafe_code)]
 
 mod admission;

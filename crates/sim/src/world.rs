@@ -377,7 +377,8 @@ impl<'a> World<'a> {
         let wanted_by = first.and_then(|task| {
             self.requests.get(task).map(|request| request.tenant).or(self.loads.get(task).map(|load| load.tenant))
         });
-        for below in self.batches.values_mut().filter(|below| below.slot == slot && below.is_suspended) {
+        let is_below = |below: &&mut Batch| below.slot == slot && below.is_suspended && below.aborted.is_none();
+        for below in self.batches.values_mut().filter(is_below) {
             // It was suspended for the first that runs above it.
             below.wanted_by = below.wanted_by.or(wanted_by);
         }

@@ -46,3 +46,24 @@ fn time_is_given_back_only_where_the_others_can_spare_it() {
     // 40 + 0.4 x 25 of 45 ms.
     assert_eq!(next(75), 100);
 }
+
+/// A task that its weight served gives its time back; one that has to run again takes it again, whether it was used or not.
+#[test]
+fn time_that_was_given_back_is_taken_again() {
+    let next = |forgiven_first: bool| {
+        let mut reserves = Reserves::default();
+        let settings = Reservation { rate: Rate::from_ppm(500_000), burst: Duration::from_millis(100) };
+        let key = Key::Tenant(TenantId::from_parts(1, [0; 10]));
+        let id = reserves.set(key, SlotGroup::default(), settings, true);
+        let (tag, _) = reserves.tag(id, 10_000_000, at(0)).unwrap();
+        reserves.spare(tag, 0);
+        if forgiven_first {
+            reserves.forgive(id, at(1), at(1), QUANTUM);
+        }
+        reserves.reclaim(tag, at(1));
+        reserves.forgive(id, at(1), at(1), QUANTUM);
+        reserves.tag(id, 1_000_000, at(1)).unwrap().0.eligible_ns / 1_000_000
+    };
+    assert_eq!(next(false), 20);
+    assert_eq!(next(true), 21);
+}

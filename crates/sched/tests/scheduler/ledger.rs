@@ -351,7 +351,8 @@ impl Ledger {
         }
         let weights = weights.to_vec();
         let wanted_by = members[0].tenant;
-        for below in self.running.values_mut().filter(|below| below.slot == slot && below.is_suspended) {
+        let is_below = |below: &&mut Batch| below.slot == slot && below.is_suspended && below.aborted.is_none();
+        for below in self.running.values_mut().filter(is_below) {
             // It was suspended for the first that runs above it.
             below.wanted_by.get_or_insert(wanted_by);
         }

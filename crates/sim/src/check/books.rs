@@ -443,7 +443,7 @@ impl Books {
                 self.count(&task, shares, false);
             }
         }
-        for below in self.batches.values_mut().filter(|below| below.slot == *slot) {
+        for below in self.batches.values_mut().filter(|below| below.slot == *slot && below.aborted.is_none()) {
             // It was suspended for the first that runs above it.
             below.wanted_by.get_or_insert(first.tenant);
         }
