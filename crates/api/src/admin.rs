@@ -1,6 +1,7 @@
 //! The admin API under `/admin/v1`. Each handler converts and calls the server; its document is generated from the same
 //! declarations.
 
+mod audit;
 mod convert;
 mod document;
 mod extract;
@@ -58,6 +59,8 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(shares::tenant, shares::set_tenant))
         .routes(routes!(shares::deployment, shares::set_deployment))
         .routes(routes!(shares::key, shares::set_key))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::tenant))
         .routes(routes!(system::policy, system::set_policy))
         .routes(routes!(system::status))
         .routes(routes!(system::metrics))

@@ -78,6 +78,10 @@ pub(crate) enum Command {
     /// Push, list, show and remove models; move aliases and deployments.
     #[command(subcommand)]
     Model(Model),
+    /// Show who did what, and what happened to whom, the newest first.
+    #[command(after_help = "Examples:\n  tenantry audit\n  tenantry audit --since 24h --json\n  \
+                            tenantry audit --tenant acme --limit 20\n  tenantry audit --all --before 1041")]
+    Audit(AuditFilter),
     /// Ask a model.
     #[command(after_help = "Examples:\n  tenantry infer digits --input 'x=[[0.5, 1, 2]]'\n  \
                             tenantry infer digits --input x=@pixels.f32 --shape x=1,28,28 --output label\n  \
@@ -438,6 +442,26 @@ pub(crate) struct Push {
     /// Threads of one run; without it the best that registration measures.
     #[arg(long)]
     pub(crate) threads: Option<u16>,
+}
+
+/// Which records of the audit trail.
+#[derive(Debug, Args)]
+pub(crate) struct AuditFilter {
+    /// Whose; without it the key's own tenant's.
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) tenant: Option<TenantName>,
+    /// Everybody's, and the platform's own; for the platform's administrators.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Not older than this, such as 24h.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only those before this number: how to go on.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u64>,
+    /// The most records.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
 }
 
 #[derive(Debug, Args)]

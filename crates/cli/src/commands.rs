@@ -1,5 +1,6 @@
 //! The commands that talk to a running server, one file a noun. They convert and print; the server decides.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod infer;

@@ -13,6 +13,7 @@
 
 pub mod admin;
 mod archive;
+mod audit;
 mod auth;
 mod bootstrap;
 pub mod config;

@@ -401,6 +401,9 @@ async fn sweep(server: Arc<Server>) {
             Ok(swept) => tracing::info!(files = swept.files, bytes = swept.bytes, "swept unreferenced artefacts"),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed"),
         }
+        if let Err(error) = server.prune_audit().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old audit records could not be removed");
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
 use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
 
-use crate::OpenError;
+use crate::audit::AuditEntry;
+use crate::{OpenError, audit};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -106,7 +107,12 @@ impl Database {
         sqlx::query("UPDATE store_numbers SET value = value + 1 WHERE name = 'revision'")
             .execute(&mut *transaction)
             .await?;
-        Ok(Write { transaction })
+        Ok(Write { transaction, audit: None })
+    }
+
+    /// A transaction that only adds to, or takes from, what no revision counts. Its first statement must write.
+    pub(crate) async fn append(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.writer.begin().await
     }
 
     pub(crate) async fn close(&self) {
@@ -118,6 +124,7 @@ impl Database {
 /// A writing transaction; dropped without [`Write::commit`] it leaves nothing, not even a new revision.
 pub(crate) struct Write {
     transaction: Transaction<'static, Any>,
+    audit: Option<AuditEntry>,
 }
 
 impl Write {
@@ -125,7 +132,22 @@ impl Write {
         &mut self.transaction
     }
 
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+    /// The same, which leaves this record when it is committed.
+    pub(crate) fn telling(self, audit: Option<AuditEntry>) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Completes the record by what is known only now.
+    pub(crate) fn tell(&mut self, complete: impl FnOnce(&mut AuditEntry)) {
+        if let Some(entry) = &mut self.audit {
+            complete(entry);
+        }
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        if let Some(entry) = &self.audit {
+            audit::insert(&mut self.transaction, entry).await?;
+        }
         self.transaction.commit().await
     }
 }

@@ -25,7 +25,7 @@ impl Store {
         change: DeploymentChange,
     ) -> Result<Deployment, WriteError> {
         check::deployment(&change)?;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let mut deployment = find(connection, model).await?;
         if deployment.generation != expected_generation {
@@ -61,7 +61,7 @@ impl Store {
     /// [`WriteError::Invalid`] for a name of digits only; [`WriteError::NotFound`] if the model has no such version.
     pub async fn set_alias(&self, model: ModelId, name: &ModelName, version: u32) -> Result<Alias, WriteError> {
         check::alias(name)?;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         models::find(connection, model).await?;
         versions::find_by_number(connection, model, version).await?;
@@ -89,7 +89,7 @@ impl Store {
 
     /// Removes an alias; the version stays.
     pub async fn delete_alias(&self, model: ModelId, name: &ModelName) -> Result<(), WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let deleted = sqlx::query("DELETE FROM aliases WHERE model_id = $1 AND name = $2")
             .bind(model.to_string())
             .bind(name.as_str())

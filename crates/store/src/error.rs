@@ -64,6 +64,8 @@ pub enum Thing {
     Deployment,
     /// An uploaded file or an optimised form.
     Artefact,
+    /// A record of the audit trail.
+    Audit,
 }
 
 impl fmt::Display for Thing {
@@ -78,6 +80,7 @@ impl fmt::Display for Thing {
             Self::Alias => "alias",
             Self::Deployment => "deployment",
             Self::Artefact => "artefact",
+            Self::Audit => "audit record",
         })
     }
 }

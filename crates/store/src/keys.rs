@@ -37,7 +37,7 @@ impl Store {
             expires_ms,
             revoked_ms: None,
         };
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let owner = sqlx::query("SELECT * FROM tenants WHERE id = $1")
             .bind(tenant.to_string())
             .fetch_optional(write.connection())
@@ -66,6 +66,7 @@ impl Store {
         .bind(key.revoked_ms)
         .execute(write.connection())
         .await?;
+        write.tell(|entry| entry.object = key.id.to_string());
         write.commit().await?;
         Ok((key, secret))
     }
@@ -82,7 +83,7 @@ impl Store {
 
     /// Revokes a key of a tenant and forgets its settings in the share tree. Revoking it again changes nothing: the first time stands.
     pub async fn revoke_key(&self, tenant: TenantId, id: KeyId, now_ms: i64) -> Result<Key, WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         sqlx::query("UPDATE api_keys SET revoked_ms = $1 WHERE id = $2 AND tenant_id = $3 AND revoked_ms IS NULL")
             .bind(now_ms)
             .bind(id.to_string())

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod artefacts;
+mod audit;
 mod catalogue;
 mod check;
 mod database;
@@ -32,6 +33,7 @@ mod tenants;
 mod versions;
 
 pub use artefacts::Upload;
+pub use audit::{AuditActor, AuditEntry, AuditQuery, AuditRecord};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use open::{Store, StoreConfig};
 pub use records::{

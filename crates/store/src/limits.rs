@@ -38,6 +38,12 @@ pub const MAX_UPLOADS: usize = 64;
 pub const UPLOAD_PART_BYTES: usize = 1 << 20;
 /// The longest file name inside a version, bytes.
 pub const MAX_FILE_NAME_BYTES: usize = 255;
+/// The longest action, object or outcome of an audit record, characters.
+pub const MAX_AUDIT_WORD_CHARS: usize = 300;
+/// The longest detail of an audit record, characters.
+pub const MAX_AUDIT_DETAIL_CHARS: usize = 1_000;
+/// The most audit records of one answer.
+pub const MAX_AUDIT_PAGE: u32 = 1_000;
 /// How long an artefact nothing refers to is kept for the version that is to be made from it, milliseconds.
 pub const UNREFERENCED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long an idle replica of a new deployment stays loaded, milliseconds.

@@ -27,7 +27,7 @@ impl Store {
         check_fields(&new.description, &new.framework, &new.tags, &new.dependencies)?;
         let (time, random) = id_parts(now_ms)?;
         let (_, deployment_random) = id_parts(now_ms)?;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         if count(connection, "SELECT COUNT(*) FROM tenants WHERE id = $1", &owner.to_string()).await? == 0 {
             return Err(WriteError::NotFound(Thing::Tenant));
@@ -87,7 +87,7 @@ impl Store {
 
     /// Changes a model's own fields.
     pub async fn update_model(&self, id: ModelId, update: ModelUpdate, now_ms: i64) -> Result<Model, WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let mut model = find(connection, id).await?;
         model.description = update.description.unwrap_or(model.description);
@@ -180,7 +180,7 @@ impl Store {
     /// Deletes a model with its versions, aliases, deployment and the files nothing else of its owner refers to.
     pub async fn delete_model(&self, id: ModelId) -> Result<(), WriteError> {
         let _alone = self.inner.removal.write().await;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let model = find(connection, id).await?;
         let files: Vec<FilePath> = versions::list(connection, id)

@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use object_store::local::LocalFileSystem;
 use tokio::sync::{RwLock, Semaphore};
 
-use crate::database::Database;
+use crate::audit::AuditEntry;
+use crate::database::{Database, Write};
 use crate::{OpenError, WriteError, limits};
 
 const LOCK_FILE: &str = "lock";
@@ -34,6 +35,8 @@ pub struct StoreConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
+    /// What each committed write of this one leaves in the audit trail.
+    pub(crate) audit: Option<Arc<AuditEntry>>,
 }
 
 #[derive(Debug)]
@@ -70,12 +73,17 @@ impl Store {
             uploads: Arc::new(Semaphore::new(limits::MAX_UPLOADS)),
             _lock: lock,
         };
-        let store = Self { inner: Arc::new(inner) };
+        let store = Self { inner: Arc::new(inner), audit: None };
         let swept = store.sweep(unix_ms()).await?;
         if swept.files > 0 {
             tracing::info!(files = swept.files, bytes = swept.bytes, "removed artefacts nothing refers to");
         }
         Ok(store)
+    }
+
+    /// A transaction that nothing else writes beside; it leaves the record this store is to leave.
+    pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
+        Ok(self.inner.database.write().await?.telling(self.audit.as_deref().cloned()))
     }
 
     /// Ends the connections in order, so that SQLite folds its log into the database file. Later calls fail. Not needed

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row as _, Type};
 
+use crate::audit::{AuditActor, AuditEntry, AuditRecord};
 use crate::records::{
     Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant,
     TenantMinimum, Version, VersionState,
@@ -59,6 +60,15 @@ impl<'a> Row<'a> {
         text.map(|text| text.parse().map_err(|_| self.damaged(column))).transpose()
     }
 
+    fn role(&self, column: &'static str) -> Result<Role, ReadError> {
+        Ok(match self.get(column)? {
+            "platform_admin" => Role::PlatformAdmin,
+            "admin" => Role::Admin,
+            "invoker" => Role::Invoker,
+            _ => return Err(self.damaged(column)),
+        })
+    }
+
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, ReadError> {
         let text: &str = self.get(column)?;
         serde_json::from_str(text).map_err(|_| self.damaged(column))
@@ -100,22 +110,35 @@ pub(crate) fn share(row: &AnyRow) -> Result<ShareRecord, ReadError> {
 
 pub(crate) fn key(row: &AnyRow) -> Result<Key, ReadError> {
     let row = Row::new(row, Thing::Key);
-    let role = match row.get("role")? {
-        "platform_admin" => Role::PlatformAdmin,
-        "admin" => Role::Admin,
-        "invoker" => Role::Invoker,
-        _ => return Err(row.damaged("role")),
-    };
     Ok(Key {
         id: row.parsed("id")?,
         tenant: row.parsed("tenant_id")?,
-        role,
+        role: row.role("role")?,
         label: row.text("label")?,
         secret_sha256: row.parsed("secret_sha256")?,
         created_ms: row.number("created_ms")?,
         expires_ms: row.get("expires_ms")?,
         revoked_ms: row.get("revoked_ms")?,
     })
+}
+
+pub(crate) fn audit(row: &AnyRow) -> Result<AuditRecord, ReadError> {
+    let row = Row::new(row, Thing::Audit);
+    let actor = match (row.maybe_parsed("actor_tenant")?, row.maybe_parsed("actor_key")?) {
+        (None, None) => AuditActor::Server,
+        (Some(tenant), Some(key)) => AuditActor::Key { tenant, key, role: row.role("actor_role")? },
+        _ => return Err(row.damaged("actor_key")),
+    };
+    let entry = AuditEntry {
+        at_ms: row.number("at_ms")?,
+        actor,
+        tenant: row.maybe_parsed("tenant_id")?,
+        action: row.text("action")?,
+        object: row.text("object")?,
+        outcome: row.text("outcome")?,
+        detail: row.text("detail")?,
+    };
+    Ok(AuditRecord { sequence: row.unsigned("sequence")?, entry })
 }
 
 /// The tags of models, by the text of the model's id.

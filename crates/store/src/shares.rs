@@ -18,7 +18,7 @@ impl Store {
         let (time, random) = id_parts(now_ms)?;
         let organisation =
             Organisation { id: OrganisationId::from_parts(time, random), name: name.clone(), created_ms: now_ms };
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM organisations").fetch_one(write.connection()).await?;
         if usize::try_from(there).is_ok_and(|there| there >= MAX_ORGANISATIONS) {
             return Err(WriteError::LimitReached { things: "organisations", limit: MAX_ORGANISATIONS });
@@ -43,7 +43,7 @@ impl Store {
     /// # Errors
     /// [`WriteError::WrongState`] while tenants belong to it.
     pub async fn delete_organisation(&self, id: OrganisationId) -> Result<(), WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let members =
             count(write.connection(), "SELECT COUNT(*) FROM shares WHERE member_of = $1", &id.to_string()).await?;
         if members > 0 {
@@ -78,7 +78,7 @@ impl Store {
         check: impl FnOnce(&[ShareRecord]) -> Result<(), String> + Send,
     ) -> Result<ShareRecord, WriteError> {
         check::share(subject, &settings)?;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         ensure_exists(connection, subject, settings.organisation).await?;
         let mut all = all(connection).await?;

@@ -22,7 +22,7 @@ impl Store {
             created_ms: now_ms,
             minimum: TenantMinimum::default(),
         };
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tenants").fetch_one(write.connection()).await?;
         if usize::try_from(there).is_ok_and(|there| there >= MAX_TENANTS) {
             return Err(WriteError::LimitReached { things: "tenants", limit: MAX_TENANTS });
@@ -35,6 +35,7 @@ impl Store {
             .execute(write.connection())
             .await
             .map_err(|error| if is_taken(&error) { WriteError::AlreadyExists(Thing::Tenant) } else { error.into() })?;
+        write.tell(|entry| entry.tenant = Some(tenant.id));
         write.commit().await?;
         Ok(tenant)
     }
@@ -64,7 +65,7 @@ impl Store {
 
     /// Changes how well a tenant's workers must be kept apart.
     pub async fn set_tenant_minimum(&self, id: TenantId, change: TenantMinimumChange) -> Result<Tenant, WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let row = sqlx::query("SELECT * FROM tenants WHERE id = $1")
             .bind(id.to_string())
             .fetch_optional(write.connection())
@@ -88,7 +89,7 @@ impl Store {
     /// files follow when the store is opened again.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<(), WriteError> {
         let _alone = self.inner.removal.write().await;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         // Aliases refer to versions without a cascade, so they go before what they name.
         sqlx::query("DELETE FROM aliases WHERE model_id IN (SELECT id FROM models WHERE owner_id = $1)")
             .bind(id.to_string())

@@ -22,7 +22,7 @@ impl Store {
         check::version(&new)?;
         let (time, random) = id_parts(now_ms)?;
         let _shared = self.inner.removal.read().await;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let owner = models::find(connection, model).await?.owner;
         for file in &new.files {
@@ -51,6 +51,7 @@ impl Store {
             created_ms: now_ms,
         };
         insert(connection, &version).await?;
+        write.tell(|entry| entry.object = format!("{}:{}", entry.object, version.number));
         write.commit().await?;
         Ok(version)
     }
@@ -91,7 +92,7 @@ impl Store {
         made: Option<&Optimised>,
     ) -> Result<Version, WriteError> {
         let shared = self.inner.removal.read().await;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let mut version = find_registering(connection, id).await?;
         let owner = models::find(connection, version.model).await?.owner;
@@ -157,7 +158,7 @@ impl Store {
     /// # Errors
     /// [`WriteError::WrongState`] if the version is not registering (any more).
     pub async fn refuse_version(&self, id: VersionId, reason: &str) -> Result<Version, WriteError> {
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let mut version = find_registering(connection, id).await?;
         let reason = sanitise(reason, MAX_ENGINE_MESSAGE_CHARS);
@@ -177,7 +178,7 @@ impl Store {
     /// [`WriteError::WrongState`] while the deployment or an alias names it.
     pub async fn delete_version(&self, id: VersionId) -> Result<(), WriteError> {
         let _alone = self.inner.removal.write().await;
-        let mut write = self.inner.database.write().await?;
+        let mut write = self.write().await?;
         let connection = write.connection();
         let version = find(connection, id).await?;
         let owner = models::find(connection, version.model).await?.owner;

@@ -3,6 +3,8 @@
 
 #[path = "conformance/artefacts.rs"]
 mod artefacts;
+#[path = "conformance/audit.rs"]
+mod audit;
 #[path = "conformance/catalogue.rs"]
 mod catalogue;
 #[path = "conformance/opening.rs"]
@@ -62,6 +64,10 @@ const CASES: &[(&str, Case)] = cases![
     artefacts::optimised_forms_never_replace_each_other,
     artefacts::optimised_forms_of_one_key_are_kept_once,
     artefacts::uploads_are_bounded,
+    audit::is_written_with_what_it_tells_of_or_not_at_all,
+    audit::is_read_newest_first_by_tenant_time_and_page,
+    audit::is_bounded_in_size_number_and_age,
+    audit::has_one_order_however_many_write,
     catalogue::is_one_moment_however_busy_the_writers,
     catalogue::of_many_models_is_whole,
     catalogue::counts_commits_only,

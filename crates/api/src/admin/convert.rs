@@ -322,6 +322,19 @@ impl From<types::ModelChange> for values::ModelChange {
     }
 }
 
+impl From<values::AuditInfo> for types::AuditRecord {
+    fn from(record: values::AuditInfo) -> Self {
+        let values::AuditInfo { sequence, at_ms, actor, tenant, action, object, outcome, detail } = record;
+        let actor = match actor {
+            values::AuditActorInfo::Server => types::AuditActor { tenant: None, key: None, role: None },
+            values::AuditActorInfo::Key { tenant, key, role } => {
+                types::AuditActor { tenant: Some(tenant), key, role: role.map(Into::into) }
+            }
+        };
+        Self { sequence, at_ms, actor, tenant, action, object, outcome, detail }
+    }
+}
+
 impl From<values::WorkerInfo> for types::Worker {
     fn from(worker: values::WorkerInfo) -> Self {
         let values::WorkerInfo { id, model_owner, data_owner, state, pid, replicas, busy, suspended, registration } =

@@ -44,7 +44,7 @@ pub(super) async fn set_policy(
     Caller(caller): Caller,
     Given(wanted): Given<SchedulerPolicy>,
 ) -> Result<Json<SchedulerPolicy>, Refusal> {
-    Ok(Json(state.server.set_policy(&caller, wanted.policy.into())?.into()))
+    Ok(Json(state.server.set_policy(&caller, wanted.policy.into()).await?.into()))
 }
 
 /// The metrics of all tenants, for Prometheus. Platform administrators only.

@@ -1,5 +1,6 @@
 //! The JSON of the admin API, for its server and its clients. Times are milliseconds since the Unix epoch.
 
+mod audit;
 mod isolation;
 mod share;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
 use utoipa::ToSchema;
 
+pub use audit::{Audit, AuditActor, AuditRecord};
 pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, TenantIsolation};
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tenantry_store::Store;
 use tenantry_types::{ModelName, ServiceError, TenantName};
 
 use super::AliasInfo;
+use crate::audit::Deed;
 use crate::server::storage;
 use crate::{Principal, Server};
 
@@ -22,9 +24,10 @@ impl Server {
         version: u32,
     ) -> Result<AliasInfo, ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let (store, alias) = (self.store.clone(), alias.clone());
-        let set = async move { store.set_alias(routed.id, &alias, version).await.map_err(storage) };
-        let alias = self.write(set).await?;
+        let deed = Deed::of_model(&routed, "alias.set", &format!("@{alias}")).with(format!("version {version}"));
+        let alias = alias.clone();
+        let set = async move |store: Store| store.set_alias(routed.id, &alias, version).await.map_err(storage);
+        let alias = self.write_audited(principal, deed, set).await?;
         Ok(AliasInfo { name: alias.name, version: alias.version })
     }
 
@@ -40,7 +43,9 @@ impl Server {
         alias: &ModelName,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let (store, alias) = (self.store.clone(), alias.clone());
-        self.write(async move { store.delete_alias(routed.id, &alias).await.map_err(storage) }).await
+        let deed = Deed::of_model(&routed, "alias.delete", &format!("@{alias}"));
+        let alias = alias.clone();
+        let delete = async move |store: Store| store.delete_alias(routed.id, &alias).await.map_err(storage);
+        self.write_audited(principal, deed, delete).await
     }
 }

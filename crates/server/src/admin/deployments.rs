@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tenantry_store::Store;
 use tenantry_types::{ModelName, ServiceError, TenantName};
 
 use super::{DeploymentChange, DeploymentInfo};
+use crate::audit::Deed;
 use crate::routing::RoutedDeployment;
 use crate::server::storage;
 use crate::{Principal, Server};
@@ -57,9 +59,15 @@ impl Server {
             idle_after_ms,
             default_timeout_ms,
         };
-        let store = self.store.clone();
-        let set = async move { store.set_deployment(routed.id, change.generation, stored).await.map_err(storage) };
-        let deployment = self.write(set).await?;
+        let told = match stored.version {
+            Some(version) => format!("version {version}"),
+            None => "no version".to_owned(),
+        };
+        let told = format!("{told}, {} to {} replicas", stored.min_replicas, stored.max_replicas);
+        let deed = Deed::of_model(&routed, "deployment.set", "").with(told);
+        let set =
+            async move |store: Store| store.set_deployment(routed.id, change.generation, stored).await.map_err(storage);
+        let deployment = self.write_audited(principal, deed, set).await?;
         Ok((&RoutedDeployment::from(&deployment)).into())
     }
 }

@@ -450,3 +450,51 @@ pub struct ServerStatus {
     /// Worker processes.
     pub workers: Vec<WorkerInfo>,
 }
+
+/// Who did something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditActorInfo {
+    /// The server itself.
+    Server,
+    /// The holder of a key.
+    Key {
+        /// Whose key; `platform` for a reader of another tenant.
+        tenant: String,
+        /// The key, for those who may know it.
+        key: Option<KeyId>,
+        /// What it allowed.
+        role: Option<Role>,
+    },
+}
+
+/// A record of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditInfo {
+    /// Its place in the trail.
+    pub sequence: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// Who did it.
+    pub actor: AuditActorInfo,
+    /// Whom it concerns, by name, or by id where it is gone.
+    pub tenant: Option<String>,
+    /// What was done or happened.
+    pub action: String,
+    /// To what.
+    pub object: String,
+    /// What came of it.
+    pub outcome: String,
+    /// What else there is to say.
+    pub detail: String,
+}
+
+/// Which records of the audit trail to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditQuery {
+    /// Not those from before, milliseconds since the Unix epoch.
+    pub since_ms: Option<i64>,
+    /// Only those before this one.
+    pub before: Option<u64>,
+    /// The most of one answer.
+    pub limit: Option<u32>,
+}

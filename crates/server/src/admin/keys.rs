@@ -6,6 +6,7 @@ use tenantry_store::{Key, Store};
 use tenantry_types::{ErrorCode, KeyId, ServiceError, TenantId, TenantName};
 
 use super::{CreatedKey, KeyInfo, NewKey};
+use crate::audit::Deed;
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Role, Server, auth};
 
@@ -20,7 +21,11 @@ impl Server {
         owner: &TenantName,
         new: NewKey,
     ) -> Result<CreatedKey, ServiceError> {
-        let tenant = auth::administered(&self.routing.load(), principal, owner)?.id;
+        let (tenant, deed) = {
+            let routing = self.routing.load();
+            let tenant = auth::administered(&routing, principal, owner)?;
+            (tenant.id, Deed::of(tenant, "key.create", "key").with(new.role.as_str()))
+        };
         if new.role == Role::PlatformAdmin {
             auth::platform_admin(principal)?;
         }
@@ -35,10 +40,10 @@ impl Server {
                 })?)
             }
         };
-        let store = self.store.clone();
-        let create =
-            async move { store.create_key(tenant, new.role, &new.label, expires_ms, now_ms).await.map_err(storage) };
-        let (key, secret) = self.write(create).await?;
+        let create = async move |store: Store| {
+            store.create_key(tenant, new.role, &new.label, expires_ms, now_ms).await.map_err(storage)
+        };
+        let (key, secret) = self.write_audited(principal, deed, create).await?;
         Ok(CreatedKey { key: info(key), secret })
     }
 
@@ -62,9 +67,14 @@ impl Server {
         owner: &TenantName,
         key: KeyId,
     ) -> Result<KeyInfo, ServiceError> {
-        let tenant = auth::administered(&self.routing.load(), principal, owner)?.id;
-        let (store, principal) = (self.store.clone(), principal.clone());
-        let revoked = self.write(async move { revoke(&store, &principal, tenant, key).await }).await?;
+        let (tenant, deed) = {
+            let routing = self.routing.load();
+            let tenant = auth::administered(&routing, principal, owner)?;
+            (tenant.id, Deed::of(tenant, "key.revoke", key))
+        };
+        let caller = principal.clone();
+        let revoke = async move |store: Store| revoke(&store, &caller, tenant, key).await;
+        let revoked = self.write_audited(principal, deed, revoke).await?;
         Ok(info(revoked))
     }
 }

@@ -3,6 +3,7 @@
 //! nobody waits for that any more.
 
 mod aliases;
+mod audit;
 mod deployments;
 mod info;
 mod keys;
@@ -16,9 +17,10 @@ mod uploads;
 mod versions;
 
 pub use info::{
-    AliasInfo, ArtefactInfo, CreatedKey, DeploymentChange, DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo,
-    ModelQuery, NewKey, NewVersion, OrganisationInfo, Residency, ServerStatus, ShareChange, ShareInfo, SharePlace,
-    TenantChange, TenantInfo, TenantIsolation, VersionInfo, VersionState, WorkerInfo,
+    AliasInfo, ArtefactInfo, AuditActorInfo, AuditInfo, AuditQuery, CreatedKey, DeploymentChange, DeploymentInfo,
+    FileInfo, KeyInfo, ModelChange, ModelInfo, ModelQuery, NewKey, NewVersion, OrganisationInfo, Residency,
+    ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation, VersionInfo,
+    VersionState, WorkerInfo,
 };
 pub use uploads::Upload;
 

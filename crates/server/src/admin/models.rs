@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tenantry_store::{Model, ModelSearch, ModelUpdate};
+use tenantry_store::{Model, ModelSearch, ModelUpdate, Store};
 use tenantry_types::{ModelName, ServiceError, TenantName};
 
 use super::{AliasInfo, ModelChange, ModelInfo, ModelQuery};
+use crate::audit::Deed;
 use crate::routing::RoutedModel;
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Role, Server, Sharing, auth};
@@ -87,9 +88,9 @@ impl Server {
             shared: change.shared,
             min_isolation: change.min_isolation,
         };
-        let (store, id) = (self.store.clone(), routed.id);
-        let stored =
-            self.write(async move { store.update_model(id, update, unix_ms()).await.map_err(storage) }).await?;
+        let (id, deed) = (routed.id, Deed::of_model(&routed, "model.update", "").with(told(&update)));
+        let set = async move |store: Store| store.update_model(id, update, unix_ms()).await.map_err(storage);
+        let stored = self.write_audited(principal, deed, set).await?;
         Ok(self.model_info(principal, &self.administered_model(principal, owner, model).unwrap_or(routed), stored))
     }
 
@@ -104,8 +105,9 @@ impl Server {
         model: &ModelName,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let store = self.store.clone();
-        self.write(async move { store.delete_model(routed.id).await.map_err(storage) }).await
+        let deed = Deed::of_model(&routed, "model.delete", "");
+        let delete = async move |store: Store| store.delete_model(routed.id).await.map_err(storage);
+        self.write_audited(principal, deed, delete).await
     }
 }
 
@@ -130,6 +132,20 @@ impl Server {
             versions: routed.versions.keys().copied().collect(),
         }
     }
+}
+
+/// What a change is about: its values where they matter to who may do what, only their names where they are free text.
+fn told(update: &ModelUpdate) -> String {
+    let ModelUpdate { description, framework, tags, dependencies, shared, min_isolation } = update;
+    let named = [
+        description.as_ref().map(|_| "description".to_owned()),
+        framework.as_ref().map(|_| "framework".to_owned()),
+        tags.as_ref().map(|_| "tags".to_owned()),
+        dependencies.as_ref().map(|_| "dependencies".to_owned()),
+        shared.map(|shared| format!("shared {}", shared.as_str())),
+        min_isolation.map(|level| format!("min_isolation {level}")),
+    ];
+    named.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 impl ModelInfo {

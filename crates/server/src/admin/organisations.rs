@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tenantry_store::Store;
 use tenantry_types::{ErrorCode, OrganisationId, OrganisationName, ServiceError};
 
 use super::OrganisationInfo;
+use crate::audit::Deed;
 use crate::routing::{RoutedOrganisation, Routing};
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Server, auth};
@@ -20,9 +22,9 @@ impl Server {
         name: &OrganisationName,
     ) -> Result<OrganisationInfo, ServiceError> {
         auth::platform_admin(principal)?;
-        let (store, name) = (self.store.clone(), name.clone());
-        let create = async move { store.create_organisation(&name, unix_ms()).await.map_err(storage) };
-        let made = self.write(create).await?;
+        let (name, deed) = (name.clone(), Deed::of_platform("organisation.create", name));
+        let create = async move |store: Store| store.create_organisation(&name, unix_ms()).await.map_err(storage);
+        let made = self.write_audited(principal, deed, create).await?;
         Ok(OrganisationInfo { id: made.id, name: made.name, tenants: Vec::new(), created_ms: made.created_ms })
     }
 
@@ -50,8 +52,9 @@ impl Server {
     ) -> Result<(), ServiceError> {
         auth::platform_admin(principal)?;
         let id = find(&self.routing.load(), name)?.organisation.id;
-        let store = self.store.clone();
-        self.write(async move { store.delete_organisation(id).await.map_err(storage) }).await
+        let deed = Deed::of_platform("organisation.delete", name);
+        let delete = async move |store: Store| store.delete_organisation(id).await.map_err(storage);
+        self.write_audited(principal, deed, delete).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tenantry_types::ServiceError;
 
+use crate::audit::Deed;
 use crate::{Policy, Principal, Server, auth};
 
 impl Server {
@@ -17,9 +18,10 @@ impl Server {
     /// Switches the scheduler's policy until the server ends; the configuration says with which it starts.
     ///
     /// # Errors
-    /// 403 for other roles than platform admin.
-    pub fn set_policy(&self, principal: &Principal, policy: Policy) -> Result<Policy, ServiceError> {
+    /// 403 for other roles than platform admin, 503 when the audit cannot be written.
+    pub async fn set_policy(&self, principal: &Principal, policy: Policy) -> Result<Policy, ServiceError> {
         auth::platform_admin(principal)?;
+        self.audit_first(principal, Deed::of_platform("policy.set", policy.as_str())).await?;
         tracing::info!(policy = policy.as_str(), "the policy of the scheduler is switched");
         self.node.set_policy(policy);
         Ok(self.node.policy())

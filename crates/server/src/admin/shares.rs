@@ -10,6 +10,7 @@ use tenantry_types::{ErrorCode, KeyId, ModelRef, ServiceError, ShareSettings, Sh
 
 use super::organisations;
 use super::{ShareChange, ShareInfo, SharePlace};
+use crate::audit::Deed;
 use crate::routing::{RoutedModel, RoutedShare, RoutedTenant, Routing, unknown_model};
 use crate::server::storage;
 use crate::shares::{self, SlotGroups};
@@ -22,6 +23,19 @@ struct Found {
     record: Option<ShareRecord>,
     /// The tenant it is or belongs to; none for an organisation.
     tenant: Option<Arc<RoutedTenant>>,
+}
+
+impl Found {
+    /// The change of its settings, for the audit.
+    fn deed(&self, settings: &ShareSettings) -> Deed {
+        // Plain values, which always have a text.
+        let told = serde_json::to_string(settings).unwrap_or_default();
+        let deed = match &self.tenant {
+            Some(tenant) => Deed::of(tenant, "share.set", self.subject),
+            None => Deed::of_platform("share.set", self.subject),
+        };
+        deed.with(told)
+    }
 }
 
 impl Server {
@@ -78,7 +92,7 @@ impl Server {
         change: ShareChange,
     ) -> Result<ShareInfo, ServiceError> {
         let groups = SlotGroups::new(&self.limits.slot_groups);
-        let (subject, settings, before, generation) = {
+        let (subject, settings, before, generation, deed) = {
             let routing = self.routing.load();
             let found = self.found(&routing, principal, place)?;
             // First, so that nobody learns from a refusal what there is beyond his own.
@@ -93,14 +107,15 @@ impl Server {
             // What a tenant's admin may ask for depends on what there is: if that changes meanwhile, he has to ask again.
             let seen = found.record.as_ref().map_or(0, |record| record.generation);
             let generation = if principal.role == Role::PlatformAdmin { None } else { Some(seen) };
-            (found.subject, settings, found.record, change.generation.or(generation))
+            let deed = found.deed(&settings);
+            (found.subject, settings, found.record, change.generation.or(generation), deed)
         };
-        let (store, slots) = (self.store.clone(), self.node.slot_groups());
-        let set = async move {
+        let slots = self.node.slot_groups();
+        let set = async move |store: Store| {
             let check = |all: &[ShareRecord]| shares::check_change(all, subject, before.as_ref(), &groups, &slots);
             set(&store, subject, generation, settings, check).await
         };
-        self.write(set).await?;
+        self.write_audited(principal, deed, set).await?;
         self.share(principal, place)
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tenantry_store::TenantMinimumChange;
+use tenantry_store::{Store, TenantMinimumChange};
 use tenantry_types::{ErrorCode, ServiceError, TenantName};
 
 use super::{TenantChange, TenantInfo, TenantIsolation};
+use crate::audit::Deed;
 use crate::routing::RoutedTenant;
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Role, Server, auth};
@@ -21,9 +22,9 @@ impl Server {
         name: &TenantName,
     ) -> Result<TenantInfo, ServiceError> {
         auth::platform_admin(principal)?;
-        let (store, name) = (self.store.clone(), name.clone());
-        let create = async move { store.create_tenant(&name, false, unix_ms()).await.map_err(storage) };
-        let tenant = self.write(create).await?;
+        let (name, deed) = (name.clone(), Deed::of_platform("tenant.create", name));
+        let create = async move |store: Store| store.create_tenant(&name, false, unix_ms()).await.map_err(storage);
+        let tenant = self.write_audited(principal, deed, create).await?;
         self.tenant(principal, &tenant.name)
     }
 
@@ -58,13 +59,16 @@ impl Server {
         name: &TenantName,
         change: TenantChange,
     ) -> Result<TenantInfo, ServiceError> {
-        let id = auth::administered(&self.routing.load(), principal, name)?.id;
+        let tenant = auth::administered(&self.routing.load(), principal, name).map(Arc::clone)?;
         if change.platform_min_isolation.is_some() {
             auth::platform_admin(principal)?;
         }
-        let store = self.store.clone();
         let change = TenantMinimumChange { platform: change.platform_min_isolation, own: change.min_isolation };
-        self.write(async move { store.set_tenant_minimum(id, change).await.map_err(storage) }).await?;
+        let platform = change.platform.map(|level| format!("platform {level}"));
+        let told: Vec<String> = platform.into_iter().chain(change.own.map(|level| format!("own {level}"))).collect();
+        let deed = Deed::of(&tenant, "tenant.min_isolation", name).with(told.join(", "));
+        let set = async move |store: Store| store.set_tenant_minimum(tenant.id, change).await.map_err(storage);
+        self.write_audited(principal, deed, set).await?;
         self.tenant(principal, name)
     }
 
@@ -78,8 +82,9 @@ impl Server {
         if tenant.operator {
             return Err(ServiceError::new(ErrorCode::Conflict, "the operator's own tenant cannot be deleted"));
         }
-        let store = self.store.clone();
-        self.write(async move { store.delete_tenant(tenant.id).await.map_err(storage) }).await
+        let deed = Deed::of(&tenant, "tenant.delete", name);
+        let delete = async move |store: Store| store.delete_tenant(tenant.id).await.map_err(storage);
+        self.write_audited(principal, deed, delete).await
     }
 
     fn tenant_info(&self, tenant: &RoutedTenant) -> TenantInfo {

@@ -8,6 +8,7 @@ use tenantry_types::{Level, ModelName, ModelRef, ServiceError, TenantId, TenantN
 use tokio::time::Instant;
 
 use super::{FileInfo, NewVersion, Residency, VersionInfo, VersionState};
+use crate::audit::Deed;
 use crate::routing::{RoutedModel, RoutedState, RoutedTenant, Routing};
 use crate::server::{storage, unix_ms};
 use crate::{Principal, Server, auth};
@@ -29,16 +30,19 @@ impl Server {
         model: &ModelName,
         new: NewVersion,
     ) -> Result<VersionInfo, ServiceError> {
-        let (tenant, permit) = {
+        let (tenant, permit, deed) = {
             let routing = self.routing.load();
             let tenant = auth::administered(&routing, principal, owner)?;
             let demanded = registered_at(&routing, tenant, model, new.min_isolation);
             self.check_minimum(demanded, &ModelRef { owner: Some(owner.clone()), name: model.clone() })?;
-            (tenant.id, tenant.gate.begin_upload()?)
+            let object = format!("{}/{model}", tenant.name);
+            let deed = Deed::of(tenant, "version.create", object).with(new.artefact.to_string());
+            (tenant.id, tenant.gate.begin_upload()?, deed)
         };
         let files = self.files_of(tenant, new.artefact, &new.filename, permit).await?;
-        let (store, name) = (self.store.clone(), model.clone());
-        let version = self.write(async move { create(&store, tenant, &name, files, new).await }).await?;
+        let (plain, name) = (self.store.clone(), model.clone());
+        let create = async move |store: Store| create(&plain, &store, tenant, &name, files, new).await;
+        let version = self.write_audited(principal, deed, create).await?;
         let routed = self.administered_model(principal, owner, model)?;
         Ok(self.version_info(&routed, version))
     }
@@ -97,12 +101,12 @@ impl Server {
         number: u32,
     ) -> Result<(), ServiceError> {
         let routed = self.administered_model(principal, owner, model)?;
-        let store = self.store.clone();
-        let delete = async move {
+        let deed = Deed::of_model(&routed, "version.delete", &format!(":{number}"));
+        let delete = async move |store: Store| {
             let version = store.version_by_number(routed.id, number).await.map_err(storage)?;
             store.delete_version(version.id).await.map_err(storage)
         };
-        self.write(delete).await
+        self.write_audited(principal, deed, delete).await
     }
 
     fn version_info(&self, model: &RoutedModel, version: Version) -> VersionInfo {
@@ -148,9 +152,10 @@ fn registered_at(routing: &Routing, owner: &RoutedTenant, model: &ModelName, new
     owner.demanded().max(new.or(there).unwrap_or_default())
 }
 
-/// The model, where there is none of that name, and its next version.
+/// The model, where there is none of that name, and its next version, which `audited` tells of.
 async fn create(
     store: &Store,
+    audited: &Store,
     owner: TenantId,
     model: &ModelName,
     files: Vec<StoredFile>,
@@ -181,5 +186,5 @@ async fn create(
         settings: new.settings,
         deploy: new.deploy,
     };
-    store.create_version(stored.id, version, now_ms).await.map_err(storage)
+    audited.create_version(stored.id, version, now_ms).await.map_err(storage)
 }

@@ -194,6 +194,16 @@ table! {
 }
 
 table! {
+    /// Who did what, and what happened to whom: kept in the database, read with `tenantry audit`.
+    AuditTable {
+        /// How long records are kept.
+        keep: Span = Span::days(30);
+        /// The most records that are kept; the oldest go first.
+        max_records: u64 = 1_000_000;
+    }
+}
+
+table! {
     /// What the server writes about itself, to standard error.
     LogTable {
         /// Filter such as `info` or `info,tenantry_node=debug`.
@@ -223,6 +233,8 @@ pub struct Config {
     pub queue: QueueTable,
     /// What one tenant may take.
     pub limits: LimitsTable,
+    /// Who did what, and what happened to whom.
+    pub audit: AuditTable,
     /// What the server writes about itself.
     pub log: LogTable,
 }
@@ -238,6 +250,7 @@ impl Default for Config {
             scheduler: SchedulerTable::default(),
             queue: QueueTable::default(),
             limits: LimitsTable::default(),
+            audit: AuditTable::default(),
             log: LogTable::default(),
         }
     }

@@ -168,6 +168,10 @@ pub struct Limits {
     pub max_registrations: u32,
     /// The names of the slot groups, in the order of the configuration.
     pub slot_groups: Vec<String>,
+    /// How long audit records are kept.
+    pub audit_keep: Duration,
+    /// The most audit records that are kept.
+    pub audit_max_records: u64,
 }
 
 /// What the server writes about itself.
@@ -201,6 +205,8 @@ impl Limits {
             max_workers: config.workers.max_workers,
             max_registrations: config.workers.max_registrations,
             slot_groups: config.workers.group.iter().map(|group| group.name.clone()).collect(),
+            audit_keep: config.audit.keep.0,
+            audit_max_records: config.audit.max_records,
         }
     }
 }
@@ -291,6 +297,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("limits.max_uploads", u64::from(config.limits.max_uploads)),
         ("workers.max_registrations", u64::from(config.workers.max_registrations)),
         ("store.max_model", config.store.max_model.0),
+        ("audit.max_records", config.audit.max_records),
     ];
     if let Some((key, _)) = positive_counts.into_iter().find(|(_, count)| *count == 0) {
         return fail(key, "must be at least 1".to_owned());
@@ -304,6 +311,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("limits.default_timeout", config.limits.default_timeout),
         ("scheduler.quantum", config.scheduler.quantum),
         ("limits.max_timeout", config.limits.max_timeout),
+        ("audit.keep", config.audit.keep),
     ];
     if let Some((key, _)) = positive_spans.into_iter().find(|(_, span)| span.0 < Span::millis(1).0) {
         return fail(key, "must be at least \"1ms\"".to_owned());

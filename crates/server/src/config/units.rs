@@ -46,6 +46,11 @@ impl Span {
         Self(Duration::from_millis(count))
     }
 
+    /// So many days.
+    pub const fn days(count: u64) -> Self {
+        Self::secs(count * 24 * 60 * 60)
+    }
+
     /// So many seconds.
     pub const fn secs(count: u64) -> Self {
         Self(Duration::from_secs(count))

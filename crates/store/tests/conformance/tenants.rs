@@ -46,7 +46,8 @@ pub(crate) async fn have_two_minimums_of_which_the_higher_counts(backend: Shared
     let store = Store::open(&place.config).await.unwrap();
     let kept = TenantMinimum { platform: Level::Isolated, own: Level::None };
     assert_eq!(store.tenant(acme.id).await.unwrap().minimum, kept);
-    assert_eq!(store.catalogue().await.unwrap().tenants[0].minimum, kept);
+    let catalogue = store.catalogue().await.unwrap();
+    assert_eq!(catalogue.tenants.iter().find(|tenant| tenant.id == acme.id).unwrap().minimum, kept);
     assert_eq!(store.tenant(globex.id).await.unwrap(), globex);
     let nobody = store.set_tenant_minimum(TenantId::from_parts(1, [0; 10]), own).await.unwrap_err();
     assert!(matches!(nobody, WriteError::NotFound(Thing::Tenant)), "{nobody:?}");
