@@ -37,6 +37,8 @@ pub(crate) struct Reserve {
     pub(crate) settings: Reservation,
     /// Whether other work is suspended for it.
     pub(crate) guaranteed: bool,
+    /// sigma / rho: by how much a task may be served before its E, where all that is reserved on the slot has room.
+    pub(crate) lead_ns: u64,
     /// The slot on which its rate was found room. None for a class's floor, and where slots are missing.
     pub(crate) home: Option<SlotId>,
     tail_ns: u64,
@@ -111,6 +113,11 @@ impl Reserve {
         self.queue.iter().map(|(&(finish, sequence), &eligible)| (finish, sequence, eligible))
     }
 
+    /// The time in which the rate serves the burst.
+    fn burst_ns(&self) -> u64 {
+        self.time_for(u64::try_from(self.settings.burst.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     fn time_for(&self, device_ns: u64) -> u64 {
         let time = self.settings.rate.time_for(Duration::from_nanos(device_ns));
         time.map_or(u64::MAX / 4, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4))
@@ -162,6 +169,7 @@ impl Reserves {
                 group,
                 settings,
                 guaranteed,
+                lead_ns: 0,
                 home: None,
                 tail_ns: 0,
                 spare_ns: 0,
@@ -182,6 +190,7 @@ impl Reserves {
             reserve.group = group;
             reserve.settings = settings;
             reserve.guaranteed = guaranteed;
+            reserve.lead_ns = reserve.burst_ns();
         }
         id
     }
@@ -245,9 +254,8 @@ impl Reserves {
         let finish_ns = eligible_ns.saturating_add(needs_ns);
         reserve.tail_ns = finish_ns;
         let asked = reserve.asked_up_to_ns.max(now_ns).saturating_add(needs_ns);
-        let burst_ns = reserve.time_for(u64::try_from(reserve.settings.burst.as_nanos()).unwrap_or(u64::MAX));
         // A single task is always within, or a burst shorter than a task would promise nothing at all.
-        let within = asked - now_ns <= burst_ns.max(needs_ns);
+        let within = asked - now_ns <= reserve.lead_ns.max(needs_ns);
         if within {
             reserve.asked_up_to_ns = asked;
         }
@@ -259,10 +267,9 @@ impl Reserves {
         let now_ns = now.as_nanos();
         let reserve = self.reserves.get(id)?;
         let needs_ns = reserve.time_for(cost_ns);
-        let burst_ns = reserve.time_for(u64::try_from(reserve.settings.burst.as_nanos()).unwrap_or(u64::MAX));
         let asked = reserve.asked_up_to_ns.max(now_ns).saturating_add(needs_ns);
         let finish_ns = reserve.tail_ns.max(now_ns).saturating_add(needs_ns);
-        Some((asked - now_ns <= burst_ns.max(needs_ns), finish_ns))
+        Some((asked - now_ns <= reserve.lead_ns.max(needs_ns), finish_ns))
     }
 
     /// A task waits; `is_served`: for a place that somebody serves.

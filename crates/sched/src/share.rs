@@ -109,7 +109,7 @@ impl Default for Weight {
 pub struct Reservation {
     /// The long run.
     pub rate: Rate,
-    /// Device time that may be asked for at once and still counts as within the reservation.
+    /// Device time that may be asked for at once, still counts as within the reservation, and is served at once.
     pub burst: Duration,
 }
 

@@ -22,6 +22,8 @@ pub(super) const PLACES_AHEAD: usize = 64;
 /// Heads that are urgent which are looked at for one that may go first: those before it wait for a busy worker, or belong to
 /// who is too far ahead.
 const URGENT_AHEAD: usize = 64;
+/// Reservations that are looked at for one that may use its burst.
+pub(super) const EARLY_AHEAD: usize = 8;
 /// Tasks of a line that are looked at for each that a batch could still take.
 const FILL_LOOKAHEAD: usize = 4;
 /// Tasks of a flow that may be given up for a larger batch of those behind them.
@@ -167,13 +169,32 @@ impl Scheduler {
                 continue;
             }
             let is_allowed = |pick: &Pick| !is_above || reserve.guaranteed || (is_home && self.has_room(slot, *pick));
-            let found = self.first_of(reserve, true).filter(is_allowed);
+            let found = self.first_of(reserve, self.now.as_nanos()).filter(is_allowed);
             if is_home && found.is_some() {
                 return found;
             }
             elsewhere = elsewhere.or(found);
         }
-        elsewhere
+        elsewhere.or_else(|| {
+            let guaranteed = |reserve: &&Reserve| !is_above || reserve.guaranteed;
+            let pending = self.reserves.pending(group).filter_map(|id| self.reserves.get(id)).filter(guaranteed);
+            pending.take(EARLY_AHEAD).find_map(|reserve| self.early_of(reserve, slot))
+        })
+    }
+
+    /// The first task of a reservation that its burst lets start on a slot before its E: as every batch that is not to be
+    /// interrupted, it has to leave all that is reserved there in time.
+    pub(super) fn early_of(&self, reserve: &Reserve, slot: SlotId) -> Option<Pick> {
+        let until = self.now.as_nanos().saturating_add(reserve.lead_ns);
+        let pick = self.first_of(reserve, until)?;
+        let upper_ns = i128::from(self.waiting.get(&pick.sequence)?.upper_ns);
+        (upper_ns <= self.room(slot, &[pick.sequence])).then_some(pick)
+    }
+
+    /// Whether a task that runs by its reservation does so before its E.
+    fn is_early(&self, pick: Pick) -> bool {
+        let tag = self.waiting.get(&pick.sequence).and_then(|waiting| waiting.tag);
+        pick.phase == Phase::Reserved && tag.is_some_and(|tag| tag.eligible_ns > self.now.as_nanos())
     }
 
     /// The reserved task of a slot that must go before anything else, eligible or not.
@@ -185,13 +206,12 @@ impl Scheduler {
             .filter_map(|&id| self.reserves.get(id)?.head().map(|(finish, ..)| (finish, id)))
             .collect();
         reserves.sort_unstable();
-        reserves.iter().find_map(|&(_, id)| self.first_of(self.reserves.get(id)?, false))
+        reserves.iter().find_map(|&(_, id)| self.first_of(self.reserves.get(id)?, u64::MAX))
     }
 
-    /// The first task of a reservation that could start now.
-    pub(super) fn first_of(&self, reserve: &Reserve, only_eligible: bool) -> Option<Pick> {
-        let now = self.now.as_nanos();
-        if only_eligible && reserve.eligible_ns > now {
+    /// The first task of a reservation with E at most `until` that could start now.
+    pub(super) fn first_of(&self, reserve: &Reserve, until: u64) -> Option<Pick> {
+        if reserve.eligible_ns > until {
             return None;
         }
         let mut first: Option<(u64, Pick)> = None;
@@ -200,7 +220,7 @@ impl Scheduler {
                 break;
             }
             let Some(worker) = self.idle_worker_at(place) else { continue };
-            let tasks = reserve.tasks_at(place).take(LOOKAHEAD).take_while(|&(_, _, e)| !only_eligible || e <= now);
+            let tasks = reserve.tasks_at(place).take(LOOKAHEAD).take_while(|&(_, _, e)| e <= until);
             let due = tasks.map(|(finish, sequence, _)| (finish, sequence)).find_map(|(finish, sequence)| {
                 let Waiting { line, flow, .. } = **self.waiting.get(&sequence)?;
                 let pick = Pick { sequence, line, flow, worker, phase: Phase::Reserved };
@@ -272,7 +292,8 @@ impl Scheduler {
         if rows >= max_rows {
             return chosen;
         }
-        let room_ns = if self.needs_room(slot, pick) { self.room(slot, &chosen) } else { i128::MAX };
+        let is_bound = self.is_early(pick) || self.needs_room(slot, pick);
+        let room_ns = if is_bound { self.room(slot, &chosen) } else { i128::MAX };
         let (mut best, mut limited) = self.company(pick, line, pick.sequence, max_rows, room_ns);
         // A flow that cannot keep up has its first tasks always at their last moment, and a batch that must be over by then
         // is small, which makes it keep up even less. One that gives such a task up for the many behind it serves more of

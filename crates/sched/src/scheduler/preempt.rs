@@ -10,7 +10,7 @@ use tenantry_types::{MonotonicTime, SlotId, TenantId, WorkerId};
 use crate::admission::Policy;
 use crate::event::{AbortCause, Decision, Phase};
 use crate::reserve::Reserve;
-use crate::scheduler::choose::{Chosen, LOOKAHEAD, PLACES_AHEAD, Pick};
+use crate::scheduler::choose::{Chosen, EARLY_AHEAD, LOOKAHEAD, PLACES_AHEAD, Pick};
 use crate::scheduler::{Account, Running, Scheduler, Timer, nanos};
 use crate::share::SlotGroup;
 
@@ -38,12 +38,21 @@ impl Scheduler {
     /// The next guaranteed task to suspend something for, and where.
     fn preemption(&self, group: SlotGroup) -> Option<(Pick, SlotId)> {
         let guaranteed = |reserve: &&Reserve| reserve.guaranteed && reserve.home.is_some();
-        self.reserves.pending(group).filter_map(|id| self.reserves.get(id)).filter(guaranteed).find_map(|reserve| {
-            let pick = self.first_of(reserve, true)?;
+        let pending = || self.reserves.pending(group).filter_map(|id| self.reserves.get(id)).filter(guaranteed);
+        let eligible = pending().find_map(|reserve| {
+            let pick = self.first_of(reserve, self.now.as_nanos())?;
             let can = |slot: &SlotId| self.can_suspend(*slot, pick.worker);
             let home = reserve.home.filter(can);
             let elsewhere = || self.slots.iter().filter(|(_, slot)| slot.group == group).map(|(id, _)| id).find(can);
             Some((pick, home.or_else(elsewhere)?))
+        });
+        // A burst is served at home only: elsewhere it would be in the way of promises that are kept there.
+        eligible.or_else(|| {
+            pending().take(EARLY_AHEAD).find_map(|reserve| {
+                let home = reserve.home?;
+                let pick = self.early_of(reserve, home)?;
+                self.can_suspend(home, pick.worker).then_some((pick, home))
+            })
         })
     }
 
@@ -173,15 +182,19 @@ impl Scheduler {
             let mut waits = false;
             for id in self.reserves.pending(group) {
                 let Some(reserve) = self.reserves.get(id).filter(|reserve| reserve.guaranteed) else { continue };
-                if reserve.eligible_ns > now_ns {
-                    sooner(MonotonicTime::from_nanos(reserve.eligible_ns));
+                // By its burst; and by its rate, where what else is reserved left it no room before.
+                let early_ns = |eligible_ns: u64| eligible_ns.saturating_sub(reserve.lead_ns);
+                if early_ns(reserve.eligible_ns) > now_ns {
+                    sooner(MonotonicTime::from_nanos(early_ns(reserve.eligible_ns)));
                     continue;
                 }
                 waits = true;
                 // Not only the first: the worker it needs may be busy, and another's be idle.
                 for (_, _, place) in reserve.heads().take(PLACES_AHEAD) {
-                    let mut eligible = reserve.tasks_at(place).take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
-                    if let Some(at) = eligible.find(|&at| at > now_ns) {
+                    let eligible = || reserve.tasks_at(place).take(LOOKAHEAD).map(|(_, _, eligible_ns)| eligible_ns);
+                    let by_rate = eligible().find(|&at| at > now_ns);
+                    let by_burst = eligible().map(early_ns).find(|&at| at > now_ns);
+                    for at in by_rate.into_iter().chain(by_burst) {
                         sooner(MonotonicTime::from_nanos(at));
                     }
                 }

@@ -22,6 +22,8 @@ struct Reserve {
     percent: u64,
     /// Sends no more than this at once beyond its rate, in percent of the quantum; or without end.
     burst: Option<u64>,
+    /// The burst of the reservation itself: what it may have before its turn, in percent of the quantum.
+    sigma: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -40,8 +42,8 @@ struct World {
 }
 
 fn world(suspendable: bool, slots: u64, workers: u64) -> impl Strategy<Value = World> {
-    let reserve = (10_000_u32..500_000, any::<bool>(), 1_u64..=25, prop::option::of(50_u64..300))
-        .prop_map(|(ppm, guaranteed, percent, burst)| Reserve { ppm, guaranteed, percent, burst });
+    let reserve = (10_000_u32..500_000, any::<bool>(), 1_u64..=25, prop::option::of(50_u64..300), 0_u64..500)
+        .prop_map(|(ppm, guaranteed, percent, burst, sigma)| Reserve { ppm, guaranteed, percent, burst, sigma });
     let adversary = (1_u32..30, 1_u64..=25, 1_u32..=4, any::<bool>());
     let quantum = prop::sample::select(vec![10_u64, 20, 50]).prop_map(Duration::from_millis);
     let window = prop::sample::select(vec![0_u64, 10, 100]).prop_map(Duration::from_millis);
@@ -86,7 +88,8 @@ impl World {
         let mut dice = Dice(self.seed ^ 1);
         for (number, reserve) in (1..).zip(&self.reserves) {
             let tier = if reserve.guaranteed { Tier::Guaranteed } else { Tier::Burstable };
-            stage.share(RESERVED + number, reserved(tier, reserve.ppm, self.quantum));
+            let sigma = self.quantum * reserve.sigma as u32 / 100;
+            stage.share(RESERVED + number, reserved(tier, reserve.ppm, sigma));
             let row_cost = self.quantum * reserve.percent as u32 / 100;
             let mut now_ns = 0;
             let mut spent_ns = 0;
