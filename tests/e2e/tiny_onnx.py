@@ -7,7 +7,7 @@ FLOAT, UINT8, INT8, UINT16, INT16, INT32, INT64, STRING, BOOL, FLOAT16, DOUBLE, 
 BFLOAT16 = 16
 
 
-def _varint(value):
+def varint(value):
     out = bytearray()
     while True:
         out.append(value & 0x7F | (0x80 if value > 0x7F else 0))
@@ -16,32 +16,37 @@ def _varint(value):
             return bytes(out)
 
 
-def _number(field, value):
-    return _varint(field << 3) + _varint(value)
+def number(field, value):
+    return varint(field << 3) + varint(value)
 
 
-def _bytes(field, value):
+def data(field, value):
     value = value.encode() if isinstance(value, str) else value
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
+    return varint(field << 3 | 2) + varint(len(value)) + value
 
 
-def _value(name, datatype, shape):
+def value_info(name, datatype, shape):
     """A ValueInfoProto; a string in the shape is a named dimension."""
-    dims = b"".join(_bytes(1, _bytes(2, d) if isinstance(d, str) else _number(1, d)) for d in shape)
-    tensor = _number(1, datatype) + _bytes(2, dims)
-    return _bytes(1, name) + _bytes(2, _bytes(1, tensor))
+    dims = b"".join(data(1, data(2, d) if isinstance(d, str) else number(1, d)) for d in shape)
+    tensor = number(1, datatype) + data(2, dims)
+    return data(1, name) + data(2, data(1, tensor))
 
 
 def node(operator, inputs, outputs):
-    names = b"".join(_bytes(1, name) for name in inputs) + b"".join(_bytes(2, name) for name in outputs)
-    return names + _bytes(4, operator)
+    names = b"".join(data(1, name) for name in inputs) + b"".join(data(2, name) for name in outputs)
+    return names + data(4, operator)
 
 
-def model(nodes, inputs, outputs):
-    """`inputs` and `outputs` are (name, datatype, shape); returns the bytes of a file."""
-    graph = b"".join(_bytes(1, n) for n in nodes) + _bytes(2, "tiny")
-    graph += b"".join(_bytes(11, _value(*i)) for i in inputs) + b"".join(_bytes(12, _value(*o)) for o in outputs)
-    return _number(1, 8) + _bytes(2, "tests") + _bytes(7, graph) + _bytes(8, _number(2, 17))
+def graph(nodes, inputs, outputs, initializers=()):
+    """`inputs` and `outputs` are (name, datatype, shape), `initializers` messages; returns a GraphProto."""
+    message = b"".join(data(1, n) for n in nodes) + data(2, "tiny") + b"".join(data(5, t) for t in initializers)
+    return message + b"".join(data(11, value_info(*i)) for i in inputs) + b"".join(data(12, value_info(*o)) for o in outputs)
+
+
+def model(nodes, inputs, outputs, initializers=()):
+    """The bytes of a file with this graph."""
+    whole = graph(nodes, inputs, outputs, initializers)
+    return number(1, 8) + data(2, "tests") + data(7, whole) + data(8, number(2, 17))
 
 
 def identity(datatype):

@@ -17,6 +17,7 @@ use tenantry_sched::{SlotGroup, Tuning};
 use tenantry_server::config::{Config, Settings};
 use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
+use tenantry_types::model::ModelLimits;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -115,6 +116,8 @@ impl Process {
             max_arena_bytes: workers.max_arena_bytes,
             load_limit: workers.load_limit,
             register_limit: workers.register_limit,
+            model_limits: ModelLimits { max_nodes: workers.max_model_nodes },
+            refuse_poison_for: workers.refuse_poison_for,
             ..NodeConfig::small(self.worker_binary, self.library)
         };
         Ok(Node::start(config, self.spawner, self.exits)?)

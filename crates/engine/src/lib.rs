@@ -9,6 +9,7 @@
 mod cpu;
 mod elf;
 mod handle;
+mod inspect;
 mod memory;
 mod model;
 mod options;
@@ -20,6 +21,7 @@ mod strings;
 mod termination;
 
 pub use elf::ElfError;
+pub use inspect::{InspectError, inspect};
 pub use memory::{anonymous_bytes, trim};
 pub use model::{InputTensor, Model, RunError};
 pub use outputs::{Output, Outputs};

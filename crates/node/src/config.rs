@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy};
 use tenantry_sched::{Policy, SlotGroup, Tuning};
+use tenantry_types::model::ModelLimits;
 
 /// The size of a fresh arena, bytes: large enough for most requests, free until touched (pages appear on first use).
 pub(crate) const INITIAL_ARENA_BYTES: u64 = 256 << 10;
@@ -69,6 +70,10 @@ pub struct NodeConfig {
     pub load_limit: Duration,
     /// The longest a registration may take before its worker is killed.
     pub register_limit: Duration,
+    /// What an uploaded model file may be.
+    pub model_limits: ModelLimits,
+    /// How long an input that workers died over twice is refused; zero: it never is.
+    pub refuse_poison_for: Duration,
     /// Where to record each request's arrival, size and time, without its data; absent: nowhere.
     pub record_arrivals: Option<PathBuf>,
     /// Where to record the scheduler's events and decisions; absent: nowhere.
@@ -102,6 +107,8 @@ impl NodeConfig {
             max_arena_bytes: 1 << 28,
             load_limit: Duration::from_secs(20),
             register_limit: Duration::from_secs(60),
+            model_limits: ModelLimits::default(),
+            refuse_poison_for: Duration::from_secs(600),
             record_arrivals: None,
             record_decisions: None,
         }

@@ -19,10 +19,12 @@ use crate::config::NodeConfig;
 use crate::cpu_weight::CpuWeights;
 use crate::dispatch::Dispatched;
 use crate::fleet::Fleet;
+use crate::incident::Incidents;
 use crate::interrupt::Orders;
 use crate::minimum::Minimums;
 use crate::observe::RuntimeInfo;
 use crate::placement::{Interned, Placements, VersionSpec};
+use crate::poison::Poison;
 use crate::recording::{RecordError, Recorder};
 use crate::slots::SlotCores;
 use crate::submission::{Reply, ServeError, Submission};
@@ -55,6 +57,8 @@ pub struct Node {
     pub(crate) cpu_weights: Mutex<CpuWeights>,
     /// The limit on a worker's memory where the configuration names none.
     pub(crate) default_worker_memory_bytes: Option<u64>,
+    pub(crate) incidents: Incidents,
+    pub(crate) poison: Poison,
     pub(crate) recorder: Option<Arc<Recorder>>,
     /// Decisions may be carried out on a thread outside the runtime.
     pub(crate) tokio: tokio::runtime::Handle,
@@ -95,6 +99,8 @@ impl Node {
             slot_cores: SlotCores::of(&config),
             cpu_weights: Mutex::default(),
             default_worker_memory_bytes: worker_memory::default_limit(tenantry_jail::available_memory_bytes()),
+            incidents: Incidents::default(),
+            poison: Poison::new(config.refuse_poison_for),
             recorder,
             tokio: tokio::runtime::Handle::current(),
             config,
@@ -142,6 +148,7 @@ impl Node {
             self.push(Event::PlacementDown { placement: placement.id });
         }
         self.fleet.lock().forget_version(version);
+        self.poison.forget_version(version);
         self.pump();
         self.changed();
     }
@@ -166,6 +173,9 @@ impl Node {
         let Some(inputs) = in_signature_order(submission.inputs, &spec.signature) else {
             return Reply::refused(ServeError::InvalidInput("the inputs do not match the model's".to_owned()));
         };
+        if let Some(refusal) = self.refusal_of_input(&placement, &inputs, now) {
+            return Reply::refused(refusal);
+        }
         let wanted = if submission.outputs.is_empty() {
             (0..spec.signature.outputs.len()).filter_map(|index| u16::try_from(index).ok()).collect()
         } else {
@@ -206,6 +216,7 @@ impl Node {
             wanted,
             submitted: now,
             position: 0,
+            deaths_in_company: 0,
             reply: sender,
             recorder: self.recorder.clone(),
         };

@@ -47,7 +47,14 @@ impl Node {
         let mut load = None;
         for (position, entry) in entries {
             match entry {
-                Entry::Request(request) => requests.push(Request { position, ..*request }),
+                Entry::Request(request) => {
+                    let now = self.now();
+                    match self.refusal_of_input(&request.placement, &request.inputs, now) {
+                        // It waited while the same input ended workers.
+                        Some(refusal) => self.give_up(vec![*request], &refusal),
+                        None => requests.push(Request { position, ..*request }),
+                    }
+                }
                 Entry::Load(found) => load = Some(*found),
             }
         }
@@ -241,6 +248,7 @@ impl Node {
             form: load.model.form,
             files: file_entries(&load.model.files),
             options,
+            limits: self.config.model_limits,
         };
         let files: Vec<_> = load.model.files.iter().map(|file| file.file.as_fd()).collect();
         if exec.gone || worker.send(&frame, &files).is_err() {

@@ -44,6 +44,13 @@ impl Health {
         }
     }
 
+    /// What ended `deaths` workers, and the last one, was one input, which is refused from now on: no step towards a
+    /// quarantine any more.
+    pub(crate) fn input_to_blame(&mut self, now: MonotonicTime, deaths: u32, reason: String) {
+        self.noted(now, reason);
+        self.deaths = self.deaths.saturating_sub(deaths);
+    }
+
     /// Something went wrong that is no reason to keep the version from running.
     pub(crate) fn noted(&mut self, now: MonotonicTime, reason: String) {
         self.forget_old(now);
@@ -106,6 +113,17 @@ mod tests {
         let in_force = health.quarantined(at(3)).unwrap();
         assert_eq!((in_force.until, in_force.reason.as_str()), (at(8), "signal 8"));
         assert_eq!(health.quarantined(at(8)), None);
+    }
+
+    #[test]
+    fn deaths_over_an_input_that_is_refused_are_taken_back() {
+        let mut health = Health::default();
+        health.died(at(1), "signal 11".to_owned());
+        health.died(at(2), "signal 8".to_owned());
+        health.input_to_blame(at(3), 1, "signal 8".to_owned());
+        assert_eq!((health.deaths(), health.last_failure(at(3))), (1, Some("signal 8")));
+        health.died(at(4), "signal 11".to_owned());
+        assert_eq!(health.quarantined(at(4)), None);
     }
 
     #[test]

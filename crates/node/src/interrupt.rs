@@ -14,6 +14,7 @@ use tenantry_sched::{AbortCause, Outcome};
 use tenantry_types::{BatchId, MonotonicTime, WorkerId};
 
 use crate::data_plane::Node;
+use crate::incident::IncidentKind;
 use crate::submission::ServeError;
 use crate::worker::{Kill, Running, Work, Worker};
 
@@ -167,25 +168,26 @@ impl Node {
 
     /// A worker ended a run because it was asked to.
     pub(crate) fn run_ended_early(self: &Arc<Self>, mut running: Running, cause: AbortCause, now: MonotonicTime) {
-        self.batch_ended(&mut running, cause.is_for_others(), now);
+        if cause == AbortCause::RunLimit {
+            let text = overran(self.limit_of(&running.work));
+            if let Work::Infer { placement, .. } = &running.work {
+                tracing::warn!(model = %placement.spec.name, reason = text, "a run was ended");
+                self.report(placement, IncidentKind::Deadline, now, text.clone());
+            }
+            self.run_died(&mut running, now, &text);
+        } else {
+            self.batch_ended(&mut running, cause.is_for_others(), now);
+        }
         let Work::Infer { placement, members, .. } = running.work else { return };
         match cause {
-            // Nobody's fault: its requests are in the queue again.
-            AbortCause::Preempted | AbortCause::Memory => {}
+            // Nobody's fault: its requests are in the queue again. Or the run's own, and they were told.
+            AbortCause::Preempted | AbortCause::Memory | AbortCause::RunLimit => {}
             AbortCause::Deadline => {
                 // On the model's record, but no step towards a quarantine: whoever sets very short deadlines could close
                 // a model that others use as well.
                 self.note_failure(&placement, now, "a run went on long after every deadline of its requests");
                 for member in members {
                     member.answer(Err(ServeError::Expired), now);
-                }
-            }
-            AbortCause::RunLimit => {
-                let text = overran(placement.spec.run_limit);
-                tracing::warn!(model = %placement.spec.name, reason = text, "a run was ended");
-                self.version_died(&placement, now, text.clone());
-                for member in members {
-                    member.answer(Err(ServeError::ModelFailed(text.clone())), now);
                 }
             }
         }

@@ -12,7 +12,7 @@ use tenantry_types::{TrustDomain, VersionId, WorkerId};
 use tokio::sync::watch;
 
 use crate::data_plane::Node;
-use crate::fleet::Stage;
+use crate::fleet::{ReplicaRecord, Stage};
 use crate::worker::Purpose;
 
 /// The engine library in use and this machine's features: part of an optimised form's key.
@@ -207,6 +207,21 @@ impl Node {
             }
         }
         status
+    }
+
+    /// The quarantine that keeps a version from serving requests of this trust domain; `None` while it serves them.
+    pub fn quarantine_in(&self, version: VersionId, domain: TrustDomain) -> Option<Quarantined> {
+        let now = self.now();
+        let fleet = self.fleet.lock();
+        let serves = |record: &ReplicaRecord| {
+            let placement = &record.placement;
+            record.state == Stage::Ready && placement.spec.version == version && placement.domain == domain
+        };
+        if fleet.replicas.values().any(serves) {
+            return None;
+        }
+        let in_force = fleet.health.get(&(version, domain))?.quarantined(now)?;
+        Some(Quarantined { reason: in_force.reason, remaining: in_force.until.saturating_since(now) })
     }
 
     /// The node in numbers.

@@ -133,7 +133,8 @@ impl Node {
         let mut settings = request.settings.clone();
         // Measured with as many threads as it will run with.
         settings.threads = settings.threads.or_else(|| self.slot_cores.narrowest());
-        let frame = ToWorker::Register { task, files: file_entries(&request.files), settings };
+        let limits = self.config.model_limits;
+        let frame = ToWorker::Register { task, files: file_entries(&request.files), settings, limits };
         let mut files: Vec<_> = request.files.iter().map(|file| file.file.as_fd()).collect();
         files.push(register.optimised.as_fd());
         let mut exec = worker.exec();

@@ -134,6 +134,7 @@ impl Node {
                 worker.exec().shrink_if_idle(&worker, now);
             }
             self.orders.forget_old(now);
+            self.poison.forget_old(now);
         }
     }
 

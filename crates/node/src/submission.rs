@@ -89,6 +89,14 @@ pub enum ServeError {
     /// The worker died, hung or broke the protocol while it computed this request.
     #[error("{0}")]
     ModelFailed(String),
+    /// Workers died over this input; it is refused for a while.
+    #[error("{reason}")]
+    PoisonInput {
+        /// What happened.
+        reason: String,
+        /// When it would be tried again.
+        retry_after: Duration,
+    },
     /// The model died too often; it is tried again later.
     #[error("{reason}")]
     Quarantined {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tenantry_jail::{Exit, ExitKind, GroupLimits, Layer, Spawner, WorkerSpec};
+use tenantry_jail::{Exit, GroupLimits, Layer, Spawner, WorkerSpec};
 use tenantry_sched::{AbortCause, Event, Place, Scheduler, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, WorkerId};
@@ -15,8 +15,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::config::READY_LIMIT;
 use crate::data_plane::{Entry, Node, batching};
+use crate::death::{Death, death_reason};
 use crate::fleet::{ReplicaRecord, Stage};
-use crate::interrupt::overran;
+use crate::incident::{Incident, IncidentKind};
 use crate::minimum::Shortfall;
 use crate::placement::Placement;
 use crate::readable::watch;
@@ -174,8 +175,9 @@ impl Node {
         {
             let mut fleet = self.fleet.lock();
             fleet.remove_replica(replica, now);
-            fleet.health_mut(placement).load_failed(now, reason);
+            fleet.health_mut(placement).load_failed(now, reason.clone());
         }
+        self.report(placement, IncidentKind::Quarantined, now, reason);
         self.drop_waiting(placement);
         self.changed();
     }
@@ -185,12 +187,19 @@ impl Node {
         let in_force = {
             let mut fleet = self.fleet.lock();
             let health = fleet.health_mut(placement);
-            health.died(now, reason);
+            health.died(now, reason.clone());
             health.quarantined(now).is_some()
         };
         if in_force {
+            self.report(placement, IncidentKind::Quarantined, now, reason);
             self.drop_waiting(placement);
         }
+    }
+
+    /// Files an incident of a placement.
+    pub(crate) fn report(&self, placement: &Placement, kind: IncidentKind, at: MonotonicTime, reason: String) {
+        let Placement { spec, domain, .. } = placement;
+        self.incidents.add(Incident { kind, at, domain: *domain, version: Some(spec.version), reason });
     }
 
     /// Something is remembered about a version that is no step towards a quarantine.
@@ -229,7 +238,8 @@ impl Node {
                     let failures = fleet.start_failures.entry(worker.domain).or_default();
                     *failures = failures.saturating_add(1);
                 }
-                self.end_work_of(&worker, Some("its process could not be started"), None);
+                let death = Death::new(IncidentKind::Died, "its process could not be started");
+                self.end_work_of(&worker, Some(&death), None);
             }
         }
     }
@@ -368,22 +378,30 @@ impl Node {
             let failures = fleet.start_failures.entry(record.worker.domain).or_default();
             *failures = failures.saturating_add(1);
         }
-        let reason = death_reason(record.worker.kill_reason().as_ref(), exit, self.worker_memory_limit());
-        self.end_work_of(&record.worker, reason.as_deref(), Some(exit.pid));
+        let death = death_reason(record.worker.kill_reason().as_ref(), exit, self.worker_memory_limit());
+        self.end_work_of(&record.worker, death.as_ref(), Some(exit.pid));
     }
 
-    /// Ends what a dead worker had: its run, its replicas, its slot. `reason` is absent for a worker that was stopped.
-    pub(crate) fn end_work_of(self: &Arc<Self>, worker: &Arc<Worker>, reason: Option<&str>, pid: Option<i32>) {
+    /// Ends what a dead worker had: its run, its replicas, its slot. `death` is absent for a worker that was stopped.
+    pub(crate) fn end_work_of(self: &Arc<Self>, worker: &Arc<Worker>, death: Option<&Death>, pid: Option<i32>) {
         let now = self.now();
         let running = {
             let mut exec = worker.exec();
             exec.gone = true;
             exec.end(worker, now)
         };
-        if let Some(reason) = reason {
+        if let Some(Death { kind, reason }) = death {
             self.fleet.lock().deaths += 1;
             let busy = running.is_some();
             tracing::warn!(worker = %worker.id, pid, reason, busy, "a worker died");
+            let version = running.as_ref().and_then(|running| running.work.version());
+            self.incidents.add(Incident {
+                kind: *kind,
+                at: now,
+                domain: worker.domain,
+                version,
+                reason: reason.clone(),
+            });
         }
         {
             let mut fleet = self.fleet.lock();
@@ -395,30 +413,27 @@ impl Node {
         }
         self.push(Event::WorkerDown { worker: worker.id });
         if let Some(mut running) = running {
-            if !matches!(running.work, Work::Register(_)) {
-                // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
-                self.batch_ended(&mut running, reason.is_none(), now);
-            }
             // Whatever became of the worker: these requests' time was up.
             let overdue = running.abort == Some(AbortCause::Deadline);
+            let text = death.map_or("it was stopped", |death| death.reason.as_str()).to_owned();
+            match &running.work {
+                Work::Register(_) => {}
+                Work::Infer { .. } if death.is_some() && !overdue => self.run_died(&mut running, now, &text),
+                // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
+                _ => self.batch_ended(&mut running, death.is_none(), now),
+            }
             let Running { work, .. } = running;
-            let text = reason.unwrap_or("it was stopped").to_owned();
             match work {
-                Work::Infer { .. } if reason.is_none() => {}
                 Work::Infer { placement, members, .. } => {
                     // Who sets very short deadlines must not be able to close a model that others use as well.
-                    if overdue {
+                    if overdue && death.is_some() {
                         self.note_failure(&placement, now, &text);
-                    } else {
-                        self.version_died(&placement, now, text.clone());
                     }
                     for member in members {
-                        tracing::debug!(request = %member.request, "its worker died");
-                        let error = if overdue { ServeError::Expired } else { ServeError::ModelFailed(text.clone()) };
-                        member.answer(Err(error), now);
+                        member.answer(Err(ServeError::Expired), now);
                     }
                 }
-                Work::Load(load) if reason.is_some() => {
+                Work::Load(load) if death.is_some() => {
                     // Ended by the node for what it did: loading again would end the same way. Ended by somebody else
                     // (an operator, the machine's memory): one death like any other, and who waits keeps waiting.
                     if worker.kill_reason().is_some_and(|kill| kill != Kill::Silent) {
@@ -471,48 +486,6 @@ enum LaunchError {
     Isolation(Shortfall),
     #[error("interrupted by the end of the spawner or the server")]
     Interrupted,
-}
-
-/// A death in words its model's owner can act on; `None` for a worker that was stopped on purpose.
-fn death_reason(kill: Option<&Kill>, exit: &Exit, memory_limit: Option<u64>) -> Option<String> {
-    let text = match kill {
-        Some(Kill::Stopped | Kill::Preempted) => return None,
-        Some(Kill::Overran(limit)) => overran(*limit),
-        Some(Kill::Overdue) => "it ran on long after every deadline of its requests and was ended".to_owned(),
-        Some(Kill::Violation(how)) => format!("it broke the worker protocol: {how}"),
-        Some(Kill::NeverReady) => format!("its process did not become ready within {READY_LIMIT:?}"),
-        Some(Kill::Memory(limit)) => used_too_much_memory(Some(*limit)),
-        Some(Kill::Silent) | None if exit.oom_kills > 0 => used_too_much_memory(memory_limit),
-        // A socket closes when a process dies: the status says more.
-        Some(Kill::Silent) | None => match exit.status {
-            ExitKind::Code(0) => "its process ended by itself".to_owned(),
-            ExitKind::Code(code) => format!("its process ended with exit code {code}"),
-            ExitKind::Signal(signal) => format!("its process was ended by signal {signal} ({})", signal_name(signal)),
-        },
-    };
-    Some(text)
-}
-
-fn used_too_much_memory(limit: Option<u64>) -> String {
-    match limit {
-        Some(bytes) => format!("it used more memory than its limit of {} MiB and was ended", bytes >> 20),
-        None => "it used more memory than there is and was ended".to_owned(),
-    }
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        4 => "illegal instruction",
-        6 => "abort",
-        7 => "bus error",
-        8 => "arithmetic error",
-        9 => "killed, perhaps for its use of memory",
-        11 => "invalid memory access",
-        15 => "terminated",
-        24 => "CPU time limit",
-        31 => "forbidden system call",
-        _ => "unexpected signal",
-    }
 }
 
 /// Opens the descriptors of a model's files for a frame.

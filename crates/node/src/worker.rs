@@ -152,6 +152,16 @@ pub(crate) enum Work {
     Register(Register),
 }
 
+impl Work {
+    /// The version it runs; none for a file that is not one yet.
+    pub(crate) fn version(&self) -> Option<VersionId> {
+        match self {
+            Self::Infer { placement, .. } | Self::Load(Load { placement, .. }) => Some(placement.spec.version),
+            Self::Register(_) => None,
+        }
+    }
+}
+
 /// A request, waiting or running.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -165,6 +175,8 @@ pub(crate) struct Request {
     pub(crate) submitted: MonotonicTime,
     /// Its place among the tasks of its batch.
     pub(crate) position: u32,
+    /// Batches with it that ended their worker.
+    pub(crate) deaths_in_company: u32,
     pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) reply: oneshot::Sender<Result<Answer, ServeError>>,
 }

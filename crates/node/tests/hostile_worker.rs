@@ -12,10 +12,12 @@ mod minimum;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallvec::smallvec;
-use tenantry_node::{ModelFiles, Node, NodeConfig, ServeError, Submission, VersionSpec, WorkerState};
+use tenantry_jail::{Layer, Layers};
+use tenantry_node::{IncidentKind, ModelFiles, Node, NodeConfig, ServeError, Submission, VersionSpec, WorkerState};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{
     DataOwner, DataType, DeploymentId, Dim, PlacementId, ReplicaId, RequestId, Signature, TaskId, TenantId, Tensor,
@@ -66,6 +68,12 @@ fn run(behaviour: &str, channel: &Channel, task: TaskId, inputs: &[TensorDescrip
     let failed = |message: &str| FromWorker::Failed { task, kind: FailureKind::Input, message: message.to_owned() };
     let frame = match behaviour {
         "dies" => std::process::exit(3),
+        "dies-of-five" if inputs[0].shape[0] >= 5 => std::process::exit(3),
+        // The one barrier it has is the real one; who its parent is is not a worker's to ask.
+        "forbidden-call" => {
+            tenantry_jail::lock_down(Layers::NONE.with(Layer::Seccomp)).unwrap();
+            panic!("{:?}", rustix::process::getppid());
+        }
         "hangs" => loop {
             std::thread::park();
         },
@@ -99,6 +107,8 @@ struct Bed {
     node: Arc<Node>,
     placement: PlacementId,
     version: VersionId,
+    /// Where the next request's values start.
+    first: AtomicU64,
 }
 
 fn tenant() -> TenantId {
@@ -148,13 +158,14 @@ impl Bed {
         let node = Node::start(change(config), spawner, exits).unwrap();
         let spec = spec();
         let placement = node.placement(&spec, Self::domain());
-        Self { node, placement, version: spec.version }
+        Self { node, placement, version: spec.version, first: AtomicU64::new(1_000) }
     }
 
     fn domain() -> TrustDomain {
         TrustDomain { model_owner: tenant(), data_owner: DataOwner::Tenant(tenant()) }
     }
 
+    /// Sends rows that nobody has sent before.
     fn submit(&self, rows: u64) -> tenantry_node::Reply {
         self.submit_to(self.placement, rows)
     }
@@ -164,7 +175,16 @@ impl Bed {
     }
 
     fn submit_as(&self, tenant: TenantId, placement: PlacementId, rows: u64) -> tenantry_node::Reply {
-        let data: Vec<u8> = (0..rows * 2).flat_map(|value| (value as f32).to_le_bytes()).collect();
+        self.send(tenant, placement, rows, self.first.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends rows that count up from `first`.
+    fn submit_from(&self, placement: PlacementId, rows: u64, first: u64) -> tenantry_node::Reply {
+        self.send(tenant(), placement, rows, first)
+    }
+
+    fn send(&self, tenant: TenantId, placement: PlacementId, rows: u64, first: u64) -> tenantry_node::Reply {
+        let data: Vec<u8> = (first..first + rows * 2).flat_map(|value| (value as f32).to_le_bytes()).collect();
         self.node.submit(Submission {
             placement,
             tenant,
@@ -238,6 +258,27 @@ async fn a_violation_ends_the_worker_and_blames_the_model(behaviour: &str, expec
     let refused = bed.submit(1).await.unwrap_err();
     assert!(matches!(&refused, ServeError::Quarantined { reason, .. } if reason.contains(expected)), "{refused:?}");
     assert_eq!(bed.node.observe().quarantined.len(), 1, "{behaviour}");
+    incidents_tell(&bed, behaviour, expected).await;
+}
+
+/// Each death and the quarantine wait to be taken, once, with the version, the trust domain and the reason.
+async fn incidents_tell(bed: &Bed, behaviour: &str, expected: &str) {
+    bed.node.incident_added().await;
+    let incidents = bed.node.take_incidents();
+    let kind = match behaviour {
+        "dies" => IncidentKind::Died,
+        "hangs" => IncidentKind::Deadline,
+        "forbidden-call" => IncidentKind::ForbiddenCall,
+        _ => IncidentKind::Violation,
+    };
+    let kinds: Vec<IncidentKind> = incidents.iter().map(|incident| incident.kind).collect();
+    assert_eq!(kinds, [kind, kind, kind, IncidentKind::Quarantined], "{behaviour}");
+    for incident in &incidents {
+        assert_eq!((incident.version, incident.domain), (Some(bed.version), Bed::domain()), "{behaviour}");
+        assert!(incident.reason.contains(expected), "{behaviour}: {incident:?}");
+    }
+    assert!(bed.node.take_incidents().is_empty());
+    assert_eq!(bed.node.dropped_incidents(), 0);
 }
 
 async fn outputs_that_do_not_fit_fail_their_request_and_nothing_else() {
@@ -290,6 +331,61 @@ async fn a_quarantine_stays_in_its_trust_domain() {
     bed.until("demand", |node| (!node.observe().demand.is_empty()).then_some(())).await;
     assert!(bed.node.observe().quarantined.iter().all(|entry| entry.domain != Some(elsewhere)));
     drop(waiting);
+}
+
+/// A batch that ends its worker is run again one by one; only the input that ends one alone is refused, by its content,
+/// and the model goes on for all others.
+async fn a_poison_input_is_found_in_its_batch_and_refused() {
+    let bed = Bed::start("dies-of-five");
+    let poison = || bed.submit_from(bed.placement, 5, 0);
+    let (before, poisoned, after) = (bed.submit(1), poison(), bed.submit(1));
+    for _ in 0..2 {
+        let worker = bed.serve().await;
+        bed.gone(worker).await;
+    }
+    let worker = bed.serve().await;
+    let error = poisoned.await.unwrap_err();
+    assert!(matches!(&error, ServeError::ModelFailed(text) if text.contains("exit code 3")), "{error:?}");
+    before.await.unwrap();
+    after.await.unwrap();
+    let error = poison().await.unwrap_err();
+    let ServeError::PoisonInput { reason, retry_after } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("died 2 times over it: its process ended with exit code 3"), "{reason}");
+    assert!(*retry_after > Duration::from_secs(500), "{retry_after:?}");
+    // Refused without a worker's death, and others are still served by the same one.
+    bed.submit(1).await.unwrap();
+    assert!(bed.node.stats().workers.iter().any(|stats| stats.worker == worker));
+    let status = bed.node.status_of(bed.version);
+    assert_eq!((status.deaths, status.quarantined), (0, None));
+    assert!(status.last_failure.unwrap().contains("exit code 3"));
+    let kinds: Vec<_> = bed.node.take_incidents().into_iter().map(|incident| incident.kind).collect();
+    let died = IncidentKind::Died;
+    assert_eq!(kinds, [died, died, IncidentKind::PoisonClosed, IncidentKind::PoisonRefused]);
+    // What one caller's input did closes nothing for another caller.
+    let other = DataOwner::Tenant(TenantId::from_parts(9, [9; 10]));
+    let elsewhere = bed.node.placement(&spec(), TrustDomain { data_owner: other, ..Bed::domain() });
+    drop(bed.submit_from(elsewhere, 5, 0));
+    assert_eq!(bed.node.take_incidents(), []);
+}
+
+/// Copies of a poison input that waited when it was found out do not cost a worker each.
+async fn a_poison_input_that_waits_is_refused_before_it_runs() {
+    let bed = Bed::start("dies-of-five");
+    let copies: Vec<_> = (0..6).map(|_| bed.submit_from(bed.placement, 5, 0)).collect();
+    for _ in 0..2 {
+        let worker = bed.serve().await;
+        bed.gone(worker).await;
+    }
+    bed.serve().await;
+    let mut failed = 0;
+    for copy in copies {
+        match copy.await.unwrap_err() {
+            ServeError::ModelFailed(_) => failed += 1,
+            ServeError::PoisonInput { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((failed, bed.node.stats().worker_deaths), (2, 2));
 }
 
 async fn a_worker_with_only_idle_replicas_is_idle() {
@@ -415,6 +511,7 @@ fn run_tests() -> ExitCode {
     runtime.block_on(async {
         for (behaviour, expected) in [
             ("dies", "exit code 3"),
+            ("forbidden-call", "a system call that is not allowed (SIGSYS)"),
             ("hangs", "longer than its limit of 200ms"),
             ("other-task", "a task it was not given"),
             ("outside", "outside its memory"),
@@ -432,6 +529,8 @@ fn run_tests() -> ExitCode {
         }
         outputs_that_do_not_fit_fail_their_request_and_nothing_else().await;
         a_quarantine_stays_in_its_trust_domain().await;
+        a_poison_input_is_found_in_its_batch_and_refused().await;
+        a_poison_input_that_waits_is_refused_before_it_runs().await;
         a_worker_with_only_idle_replicas_is_idle().await;
         an_honest_worker_echoes_and_batches().await;
         one_bad_request_does_not_fail_its_batch_mates().await;
@@ -445,6 +544,6 @@ fn run_tests() -> ExitCode {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(a_dispatch_to_a_dead_worker_waits_for_the_next_one());
-    println!("hostile_worker: 30 passed, 0 failed");
+    println!("hostile_worker: 33 passed, 0 failed");
     ExitCode::SUCCESS
 }

@@ -16,7 +16,7 @@ use tenantry_node::{
 use tenantry_sched::{
     Decision, Event, Phase, Policy, Rate, Reservation, Scheduler, SchedulerConfig, Share, Subject, Tier, Weight,
 };
-use tenantry_types::model::{Registration, VersionSettings};
+use tenantry_types::model::{ModelLimits, Registration, VersionSettings};
 use tenantry_types::testing::onnx;
 use tenantry_types::{
     DataOwner, DataType, DeploymentId, PlacementId, RequestId, TenantId, Tensor, TrustDomain, VersionId, WorkerId,
@@ -290,10 +290,32 @@ async fn a_run_without_end_is_ended_at_its_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_never_ends_is_refused_at_registration() {
     let node = start_with(1, Duration::from_secs(2));
-    for endless in [onnx::endless_loop(), onnx::function_bomb()] {
-        let error = register(&node, &endless, VersionSettings::default()).await.unwrap_err();
-        assert!(matches!(&error, RegisterError::Ended(text) if text.contains("limit of 2s")), "{error:?}");
+    let error = register(&node, &onnx::endless_loop(), VersionSettings::default()).await.unwrap_err();
+    assert!(matches!(&error, RegisterError::Ended(text) if text.contains("limit of 2s")), "{error:?}");
+}
+
+/// What the engine would never return from, or could be talked into reading, it does not get to see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_model_anybody_can_have_meant_is_refused_before_the_engine_sees_it() {
+    let node = start_changed(|config| NodeConfig { model_limits: ModelLimits { max_nodes: 5_000 }, ..config });
+    let memory = onnx::external_matmul16("*/_ORT_MEM_ADDR_/*").0;
+    for (model, expected) in [
+        (onnx::function_bomb(), "expand to more than 5000 nodes"),
+        (onnx::recursive_functions(), "call each other in a circle"),
+        (onnx::chain(5_001), "more than 5000 nodes"),
+        (onnx::nested_graphs(17), "more than 16 deep"),
+        (onnx::external_matmul16("/etc/passwd").0, "`/etc/passwd`, which is not among the version's files"),
+        (memory, "which is not among the version's files"),
+        (b"\x20\0\0\0ORTM and more".to_vec(), "the ORT format"),
+        (b"\x80\x04\x95 pickled".to_vec(), "a Python pickle"),
+    ] {
+        let error = register(&node, &model, VersionSettings::default()).await.unwrap_err();
+        assert!(matches!(&error, RegisterError::Refused(text) if text.contains(expected)), "{expected}: {error:?}");
     }
+    // As many as are allowed are served.
+    register(&node, &onnx::chain(5_000), VersionSettings::default()).await.unwrap();
+    register(&node, &onnx::nested_graphs(3), VersionSettings::default()).await.unwrap();
+    assert_eq!(node.stats().worker_deaths, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -276,7 +276,7 @@ impl Server {
         let reason = match routed.version(version, model) {
             Err(error) if error.code == ErrorCode::NotFound => return Err(error),
             Err(error) => Some(error.message),
-            Ok(version) => self.obstacle(routed.demanded_by(&routing, principal), model, version),
+            Ok(version) => self.obstacle(routed.demanded_by(&routing, principal), principal, routed, model, version),
         };
         Ok(ModelReadiness { name: model.clone(), ready: reason.is_none() && self.is_ready(), reason })
     }
@@ -292,9 +292,9 @@ impl Server {
                     owner: model.reference.owner.clone().filter(|_| !own),
                     name: model.reference.name.clone(),
                 };
-                let ready = model.deployed().is_some_and(|version| {
-                    self.obstacle(model.demanded_by(&routing, principal), &name, version).is_none()
-                });
+                let demanded = model.demanded_by(&routing, principal);
+                let obstacle = |version| self.obstacle(demanded, principal, model, &name, version);
+                let ready = model.deployed().is_some_and(|version| obstacle(version).is_none());
                 ModelSummary { name, ready }
             })
             .collect();
@@ -302,17 +302,22 @@ impl Server {
         models
     }
 
-    /// Why a version would not be served, if so.
-    fn obstacle(&self, demanded: Level, model: &ModelRef, version: &RoutedVersion) -> Option<String> {
-        let below = self.check_minimum(demanded, model);
-        match version.servable(model).and(below) {
-            Err(error) => Some(error.message),
-            Ok(()) => {
-                let status = self.node.status_of(version.id);
-                let quarantined = status.quarantined.filter(|_| status.replicas_ready == 0);
-                quarantined.map(|in_force| format!("model `{model}` is not started for now: {}", in_force.reason))
-            }
+    /// Why a version would not be served to this caller, if so. What other callers did to a shared model is no obstacle,
+    /// and its reason not for this one's eyes.
+    fn obstacle(
+        &self,
+        demanded: Level,
+        principal: &Principal,
+        routed: &RoutedModel,
+        name: &ModelRef,
+        version: &RoutedVersion,
+    ) -> Option<String> {
+        let below = self.check_minimum(demanded, name);
+        if let Err(error) = version.servable(name).and(below) {
+            return Some(error.message);
         }
+        let in_force = self.node.quarantine_in(version.id, routed.domain(principal.routed()))?;
+        Some(format!("model `{name}` is not started for now: {}", in_force.reason))
     }
 }
 
@@ -346,6 +351,10 @@ fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> Serv
             new(ErrorCode::Unavailable, text, Some(reason::QUARANTINED), Some(retry_after))
         }
         ServeError::BelowMinimum(shortfall) => minimum::below_minimum(shortfall, model),
+        ServeError::PoisonInput { reason: why, retry_after } => {
+            let text = format!("model `{model}`: {why}; send another input, or a version that can compute this one");
+            new(ErrorCode::PoisonInput, text, Some(reason::POISON_INPUT), Some(retry_after))
+        }
         ServeError::Gone => {
             let text = format!("version {} of model `{model}` was taken away while the request waited", version.number);
             new(ErrorCode::Unavailable, text, None, Some(GONE_RETRY))

@@ -36,10 +36,11 @@ pub(crate) mod reason {
     pub(crate) const QUARANTINED: &str = "quarantined";
     pub(crate) const MEMORY: &str = "memory";
     pub(crate) const ISOLATION: &str = "isolation";
+    pub(crate) const POISON_INPUT: &str = "poison_input";
 }
 
 /// Every word that says which limit refused a request, the scheduler's included.
-pub(crate) const REASONS: [&str; 18] = [
+pub(crate) const REASONS: [&str; 19] = [
     reason::BODY_BYTES,
     reason::BODIES_BYTES,
     reason::CONCURRENCY,
@@ -50,6 +51,7 @@ pub(crate) const REASONS: [&str; 18] = [
     reason::QUARANTINED,
     reason::MEMORY,
     reason::ISOLATION,
+    reason::POISON_INPUT,
     RejectReason::QueueFull.as_str(),
     RejectReason::TenantQueueFull.as_str(),
     RejectReason::ShareQueueFull.as_str(),

@@ -36,13 +36,15 @@ pub enum ErrorCode {
     Unimplemented,
     /// The model's worker died, hung or broke the protocol while it computed this request.
     ModelFailed,
+    /// This model's workers died over this very input; it is refused for a while.
+    PoisonInput,
     /// A fault of the server.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::PermissionDenied,
@@ -57,6 +59,7 @@ impl ErrorCode {
         Self::Cancelled,
         Self::Unimplemented,
         Self::ModelFailed,
+        Self::PoisonInput,
         Self::Internal,
     ];
 
@@ -77,6 +80,7 @@ impl ErrorCode {
             Self::Cancelled => ("cancelled", 499, 1, false),
             Self::Unimplemented => ("unimplemented", 501, 12, false),
             Self::ModelFailed => ("model_failed", 500, 13, true),
+            Self::PoisonInput => ("poison_input", 422, 3, false),
             Self::Internal => ("internal", 500, 13, true),
         }
     }

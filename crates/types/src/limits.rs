@@ -6,6 +6,9 @@ pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 pub const MAX_JSON_HEADER_BYTES: usize = 1 << 20;
 /// The largest model upload unless the configuration says otherwise, bytes.
 pub const DEFAULT_MAX_MODEL_BYTES: u64 = 2 << 30;
+/// The most nodes of a model unless the configuration says otherwise; exports of large language models have some ten
+/// thousand.
+pub const DEFAULT_MAX_MODEL_NODES: u32 = 100_000;
 /// The most files in an uploaded archive: with the optimised form's, their descriptors fit one message of a Unix socket
 /// (the kernel's `SCM_MAX_FD`, 253).
 pub const MAX_ARCHIVE_FILES: usize = 252;

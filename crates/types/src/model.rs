@@ -41,6 +41,19 @@ impl Default for EngineOptions {
     }
 }
 
+/// What a model file may be, beside its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelLimits {
+    /// The most nodes, those of graphs inside it included, and every call of a local function replaced by its body.
+    pub max_nodes: u32,
+}
+
+impl Default for ModelLimits {
+    fn default() -> Self {
+        Self { max_nodes: crate::limits::DEFAULT_MAX_MODEL_NODES }
+    }
+}
+
 /// What the owner of a version may set. Absent values are measured or defaulted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

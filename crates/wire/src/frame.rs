@@ -1,11 +1,11 @@
 //! The frames. Changing one changes [`PROTOCOL`].
 
 use serde::{Deserialize, Serialize};
-use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
+use tenantry_types::model::{EngineOptions, ModelLimits, Registration, VersionSettings};
 use tenantry_types::{DataType, ReplicaId, Shape, TaskId};
 
 /// The protocol's number; node and worker are of one build, so it is only a guard against a mixed installation.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The longest message of a [`FromWorker::Failed`], characters. Longer ones are cut by the worker; the node cuts again.
 pub const MAX_FAILURE_MESSAGE_CHARS: usize = tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;
@@ -34,6 +34,8 @@ pub enum ToWorker {
         files: Vec<FileEntry>,
         /// How to run it.
         options: EngineOptions,
+        /// What a file as uploaded may be.
+        limits: ModelLimits,
     },
     /// Find out everything about a model. Descriptors: the files in order, then one empty writable memfd, which
     /// receives the optimised form.
@@ -44,6 +46,8 @@ pub enum ToWorker {
         files: Vec<FileEntry>,
         /// What the owner set; the rest is measured.
         settings: VersionSettings,
+        /// What the file may be.
+        limits: ModelLimits,
     },
     /// Forget a replica. Not answered; an unknown replica is ignored.
     Unload {

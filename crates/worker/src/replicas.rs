@@ -5,9 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tenantry_engine::{Fault, Form, LoadError, Model, Runtime, SharedBytes, Source, anonymous_bytes, register, trim};
+use tenantry_engine::{
+    Fault, Form, LoadError, Model, Runtime, SharedBytes, Source, anonymous_bytes, inspect, register, trim,
+};
 use tenantry_types::ReplicaId;
-use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
+use tenantry_types::model::{EngineOptions, ModelLimits, Registration, VersionSettings};
 use tenantry_wire::{FailureKind, FileEntry, FileMap, ModelForm};
 
 /// The most replicas of one worker.
@@ -70,9 +72,7 @@ impl Replicas {
         &mut self,
         runtime: Runtime,
         replica: ReplicaId,
-        form: ModelForm,
-        files: &[FileEntry],
-        fds: &[OwnedFd],
+        files: Files<'_>,
         options: &EngineOptions,
     ) -> Result<Loaded, Failed> {
         if self.models.len() >= MAX_REPLICAS && !self.models.contains_key(&replica) {
@@ -81,7 +81,7 @@ impl Replicas {
         trim();
         let before = anonymous_bytes();
         let started = Instant::now();
-        let source = source(form, files, fds)?;
+        let source = files.source()?;
         let model = runtime.load(&source, options)?;
         let load_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         drop(source);
@@ -99,11 +99,12 @@ pub(crate) fn register_model(
     files: &[FileEntry],
     fds: &[OwnedFd],
     settings: &VersionSettings,
+    limits: ModelLimits,
 ) -> Result<(Registration, u64), Failed> {
     let Some((optimised, fds)) = fds.split_last() else {
         return Err(Failed::resource("a registration came without descriptors"));
     };
-    let source = source(ModelForm::Source, files, fds)?;
+    let source = Files { form: ModelForm::Source, entries: files, fds, limits }.source()?;
     let map = |bytes: u64| Ok(Arc::new(FileMap::map(optimised.as_fd(), bytes)?) as SharedBytes);
     let registered = register(runtime, &source, settings, optimised.as_fd(), &map)?;
     drop(source);
@@ -111,22 +112,39 @@ pub(crate) fn register_model(
     Ok(registered)
 }
 
-/// Maps each file; the first is the model, the others its external data.
-fn source(form: ModelForm, files: &[FileEntry], fds: &[OwnedFd]) -> Result<Source, Failed> {
-    if files.len() != fds.len() {
-        return Err(Failed::resource("files and descriptors do not match"));
+/// The files of a model as they came.
+pub(crate) struct Files<'a> {
+    pub(crate) form: ModelForm,
+    /// Names and lengths.
+    pub(crate) entries: &'a [FileEntry],
+    pub(crate) fds: &'a [OwnedFd],
+    pub(crate) limits: ModelLimits,
+}
+
+impl Files<'_> {
+    /// Maps each file; the first is the model, the others its external data. What a tenant uploaded is looked at before
+    /// the runtime may see it.
+    fn source(&self) -> Result<Source, Failed> {
+        if self.entries.len() != self.fds.len() {
+            return Err(Failed::resource("files and descriptors do not match"));
+        }
+        let mut mapped = Vec::with_capacity(self.entries.len());
+        for (file, fd) in self.entries.iter().zip(self.fds) {
+            let map = FileMap::map(fd.as_fd(), file.bytes)
+                .map_err(|error| Failed::resource(format!("a model file cannot be mapped: {}", error.kind())))?;
+            mapped.push((file.name.clone(), Arc::new(map) as SharedBytes));
+        }
+        let mut mapped = mapped.into_iter();
+        let Some((_, model)) = mapped.next() else { return Err(Failed::model("there is no model file")) };
+        let external: Vec<(String, SharedBytes)> = mapped.collect();
+        let form = match self.form {
+            ModelForm::Source => {
+                inspect((*model).as_ref(), external.iter().map(|(name, _)| name.as_str()), self.limits)
+                    .map_err(|error| Failed::model(format!("the model is not accepted: {error}")))?;
+                Form::Source
+            }
+            ModelForm::Optimised => Form::Optimised,
+        };
+        Ok(Source { form, model, external })
     }
-    let mut mapped = Vec::with_capacity(files.len());
-    for (file, fd) in files.iter().zip(fds) {
-        let map = FileMap::map(fd.as_fd(), file.bytes)
-            .map_err(|error| Failed::resource(format!("a model file cannot be mapped: {}", error.kind())))?;
-        mapped.push((file.name.clone(), Arc::new(map) as SharedBytes));
-    }
-    let mut mapped = mapped.into_iter();
-    let Some((_, model)) = mapped.next() else { return Err(Failed::model("there is no model file")) };
-    let form = match form {
-        ModelForm::Source => Form::Source,
-        ModelForm::Optimised => Form::Optimised,
-    };
-    Ok(Source { form, model, external: mapped.collect() })
 }

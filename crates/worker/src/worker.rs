@@ -14,7 +14,7 @@ use tenantry_wire::{
     TensorDescriptor, ToWorker, WorkerArena, align_up,
 };
 
-use crate::replicas::{Failed, Replicas, kind, register_model};
+use crate::replicas::{Failed, Files, Replicas, kind, register_model};
 use crate::terminations::{self, Current};
 
 /// How long nothing must come before the heap is trimmed: long beside a gap between requests, short beside a pause.
@@ -132,8 +132,9 @@ impl Worker {
                     }
                 }
             }
-            ToWorker::Load { task, replica, form, files, options } => {
-                match self.replicas.load(self.runtime, replica, form, &files, &fds, &options) {
+            ToWorker::Load { task, replica, form, files, options, limits } => {
+                let files = Files { form, entries: &files, fds: &fds, limits };
+                match self.replicas.load(self.runtime, replica, files, &options) {
                     Ok(loaded) => self.answer(&FromWorker::Loaded {
                         task,
                         replica,
@@ -143,8 +144,8 @@ impl Worker {
                     Err(failed) => self.fail(task, &failed),
                 }
             }
-            ToWorker::Register { task, files, settings } => {
-                match register_model(self.runtime, &files, &fds, &settings) {
+            ToWorker::Register { task, files, settings, limits } => {
+                match register_model(self.runtime, &files, &fds, &settings, limits) {
                     Ok((registration, optimised_bytes)) => self.answer_registered(
                         task,
                         FromWorker::Registered { task, registration: Box::new(registration), optimised_bytes },

@@ -136,6 +136,10 @@ table! {
         max_registrations: u32 = 2;
         /// The longest one run may take before its worker is killed, unless the version says less.
         run_timeout: Span = Span::secs(30);
+        /// The most nodes of a model, those of graphs inside it included, and every call of a local function replaced by its body.
+        max_model_nodes: u32 = tenantry_types::limits::DEFAULT_MAX_MODEL_NODES;
+        /// How long an input is refused that a model's workers died over twice; "0s": never.
+        refuse_poison_for: Span = Span::secs(600);
     }
 }
 

@@ -113,6 +113,10 @@ pub struct WorkerSettings {
     pub load_limit: Duration,
     /// The longest registration.
     pub register_limit: Duration,
+    /// The most nodes of a model.
+    pub max_model_nodes: u32,
+    /// How long an input is refused that workers died over.
+    pub refuse_poison_for: Duration,
 }
 
 /// Slots that only the tenants use which are given them.
@@ -258,6 +262,8 @@ impl Settings {
                 max_queued_bytes: config.queue.max_data.0,
                 load_limit: workers.load_timeout.0,
                 register_limit: workers.register_timeout.0,
+                max_model_nodes: workers.max_model_nodes,
+                refuse_poison_for: workers.refuse_poison_for.0,
             },
             scheduler: SchedulerSettings {
                 policy: config.scheduler.policy,
@@ -298,6 +304,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("workers.max_registrations", u64::from(config.workers.max_registrations)),
         ("store.max_model", config.store.max_model.0),
         ("audit.max_records", config.audit.max_records),
+        ("workers.max_model_nodes", u64::from(config.workers.max_model_nodes)),
     ];
     if let Some((key, _)) = positive_counts.into_iter().find(|(_, count)| *count == 0) {
         return fail(key, "must be at least 1".to_owned());

@@ -23,6 +23,7 @@ fn refusals_follow_the_table() {
         (ServeError::InvalidInput("bad shape".to_owned()), 400, None),
         (ServeError::ModelFailed("it hung".to_owned()), 500, None),
         (ServeError::Quarantined { reason: "died 3 times".to_owned(), retry_after: after }, 503, Some(after)),
+        (ServeError::PoisonInput { reason: "died 2 times".to_owned(), retry_after: after }, 422, Some(after)),
         (ServeError::Gone, 503, Some(GONE_RETRY)),
         (ServeError::BelowMinimum(shortfall), 503, None),
         (ServeError::Cancelled, 499, None),
@@ -30,7 +31,7 @@ fn refusals_follow_the_table() {
     for (error, status, retry_after) in table {
         let names_reason = match &error {
             ServeError::InvalidInput(text) | ServeError::ModelFailed(text) => Some(text.clone()),
-            ServeError::Quarantined { reason, .. } => Some(reason.clone()),
+            ServeError::Quarantined { reason, .. } | ServeError::PoisonInput { reason, .. } => Some(reason.clone()),
             ServeError::BelowMinimum(shortfall) => Some(shortfall.to_string()),
             _ => None,
         };

@@ -129,6 +129,60 @@ pub fn function_bomb() -> Vec<u8> {
         .into_bytes()
 }
 
+/// Two functions that call each other.
+pub fn recursive_functions() -> Vec<u8> {
+    let function = |name: &str, callee: &str| {
+        Message::new()
+            .data(1, name)
+            .data(4, "x")
+            .data(5, "y")
+            .message(7, &node(callee, "circle", &["x"], &["y"], &[]))
+            .message(9, &opset("circle", 1))
+            .data(10, "circle")
+    };
+    let mut graph =
+        Graph::new("circle").input("x", DataType::Fp32, &[Dim::Fixed(1)]).output("y", DataType::Fp32, &[Dim::Fixed(1)]);
+    graph.message = graph.message.message(1, &node("one", "circle", &["x"], &["y"], &[]));
+    graph
+        .model_message()
+        .message(8, &opset("circle", 1))
+        .message(25, &function("one", "other"))
+        .message(25, &function("other", "one"))
+        .into_bytes()
+}
+
+/// `y = x` over so many nodes, one after the other. FP32 `[1]`.
+pub fn chain(nodes: u32) -> Vec<u8> {
+    let name = |position: u32| match position {
+        0 => "x".to_owned(),
+        last if last == nodes => "y".to_owned(),
+        between => format!("v{between}"),
+    };
+    let dims = [Dim::Fixed(1)];
+    let mut graph = Graph::new("chain").input("x", DataType::Fp32, &dims).output("y", DataType::Fp32, &dims);
+    for position in 0..nodes {
+        graph = graph.node("Abs", &[&name(position)], &[&name(position + 1)], &[]);
+    }
+    graph.model()
+}
+
+/// `y = go` or what a graph inside says, and so on: graphs in graphs, `depth` of them with the outermost. BOOL scalars.
+pub fn nested_graphs(depth: u32) -> Vec<u8> {
+    let leaf = || Graph::new("leaf").output("out", DataType::Bool, &[]).node("Identity", &["go"], &["out"], &[]);
+    let mut inner = leaf();
+    for _ in 2..depth {
+        let branches =
+            [Attribute::Graph("then_branch", inner.message), Attribute::Graph("else_branch", leaf().message)];
+        inner = Graph::new("branch").output("out", DataType::Bool, &[]).node("If", &["go"], &["out"], &branches);
+    }
+    let branches = [Attribute::Graph("then_branch", inner.message), Attribute::Graph("else_branch", leaf().message)];
+    Graph::new("nested")
+        .input("go", DataType::Bool, &[])
+        .output("y", DataType::Bool, &[])
+        .node("If", &["go"], &["y"], &branches)
+        .model()
+}
+
 /// Like [`matmul16`], with the weights in a file of their own called `file`: the model, then that file's bytes.
 pub fn external_matmul16(file: &str) -> (Vec<u8>, Vec<u8>) {
     let weights: Vec<u8> = diagonal(16, 2.0).iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -155,6 +155,7 @@ fn files_that_are_no_models_are_refused_with_clean_words() {
         form: ModelForm::Source,
         files: vec![tenantry_wire::FileEntry { name: "model.onnx".to_owned(), bytes: 10 }],
         options: tenantry_types::model::EngineOptions::default(),
+        limits: tenantry_types::model::ModelLimits::default(),
     };
     peer.send(&load, &[memory_file(b"123456789").as_fd()]);
     failed(&peer.recv(), FailureKind::Resource);

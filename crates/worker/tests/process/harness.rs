@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
 use tenantry_jail::{Exit, Exits, Spawner, WorkerProcess, WorkerSpec};
-use tenantry_types::model::{EngineOptions, Registration, VersionSettings};
+use tenantry_types::model::{EngineOptions, ModelLimits, Registration, VersionSettings};
 use tenantry_types::testing::cache;
 use tenantry_types::{DataType, ReplicaId, Shape, TaskId};
 use tenantry_wire::{
@@ -103,7 +103,8 @@ impl Peer {
         let entries = entries(files);
         let fds: Vec<BorrowedFd<'_>> = files.iter().map(|(_, file)| file.as_fd()).collect();
         let options = EngineOptions::default();
-        let load = ToWorker::Load { task: TASK, replica: ReplicaId(replica), form, files: entries, options };
+        let (replica, limits) = (ReplicaId(replica), ModelLimits::default());
+        let load = ToWorker::Load { task: TASK, replica, form, files: entries, options, limits };
         self.send(&load, &fds);
         self.recv()
     }
@@ -122,7 +123,8 @@ impl Peer {
         let mut fds: Vec<BorrowedFd<'_>> = files.iter().map(|(_, file)| file.as_fd()).collect();
         fds.push(optimised.as_fd());
         let settings = VersionSettings::default();
-        self.send(&ToWorker::Register { task: TASK, files: entries(files), settings }, &fds);
+        let limits = ModelLimits::default();
+        self.send(&ToWorker::Register { task: TASK, files: entries(files), settings, limits }, &fds);
         match self.recv() {
             FromWorker::Registered { task: TASK, registration, optimised_bytes } => {
                 assert_eq!(optimised.metadata().unwrap().len(), optimised_bytes);

@@ -83,11 +83,12 @@ fn what_never_returns_is_killed() {
     assert_eq!(next_exit(&exits).status, ExitKind::Signal(SIGKILL));
 
     let bombed = Peer::ready(&spawner);
-    let model = memory_file(&onnx::function_bomb());
+    let model = memory_file(&onnx::endless_loop());
     let register = ToWorker::Register {
         task: tenantry_types::TaskId(1),
         files: vec![tenantry_wire::FileEntry { name: "model.onnx".to_owned(), bytes: model.metadata().unwrap().len() }],
         settings: tenantry_types::model::VersionSettings::default(),
+        limits: tenantry_types::model::ModelLimits::default(),
     };
     let optimised = tenantry_wire::scratch_file().unwrap();
     bombed.send(&register, &[model.as_fd(), optimised.as_fd()]);
