@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isolation test-cgroup2 bench bench-isolation fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test test-isolation test-cgroup2 bench bench-isolation bench-hostile fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -27,8 +27,11 @@ test: lint unit test-cgroup2 fuzz e2e ## Everything that must hold: format, lint
 bench: build models ## Measure throughput, latency, memory; ends with one line a figure
 	$(CARGO) run --release --package tenantry-bench
 
-bench-isolation: build models ## Measure what a tenant notices of another one's flood, under each policy (takes hours)
+bench-isolation: build models ## Measure what a tenant notices of another one's flood, under each policy (about an hour)
 	$(CARGO) run --release --package tenantry-bench -- --only isolation
+
+bench-hostile: build models ## Measure what a tenant notices of another one's hostile models (about five minutes)
+	$(CARGO) run --release --package tenantry-bench -- --only hostile
 
 fetch: programs models ## Bring the runtime library and the models into .cache (pinned, hash-checked)
 

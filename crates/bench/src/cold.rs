@@ -1,7 +1,8 @@
-//! From nothing to the first answer: no worker, no loaded model, against the raw load and first run.
+//! From nothing to the first answer: no worker, no loaded model, against the raw load and first run; with workers that
+//! are executed and with workers that are forked from a zygote.
 //!
 //! Each round has a tenant of its own, so that no worker of its domain exists; the model's optimised form is the one its
-//! registration made.
+//! registration made. Both servers run all the time, and who goes first changes from round to round.
 
 use std::time::{Duration, Instant};
 
@@ -17,25 +18,32 @@ use crate::server::Server;
 
 pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let runtime = Runtime::open(&bench.models.library)?;
-    let server = Server::start(bench)?;
-    for (figure, subject) in [
-        ("cold_first_answer_vs_raw_load_small", bench.models.file_type()?),
-        ("cold_first_answer_vs_raw_load_embedding", bench.models.embedding()?),
-    ] {
-        let mut ratios = Vec::new();
+    let servers = [Server::start(bench)?, Server::start_with(bench, "start = \"zygote\"")?];
+    for (name, subject) in [("small", bench.models.file_type()?), ("embedding", bench.models.embedding()?)] {
+        let (mut against_raw, mut against_exec) = (Vec::new(), Vec::new());
         for round in 1..=bench.rounds {
-            let (raw, cold) = one(&runtime, &server, &subject, round)?;
-            eprintln!("{} round {round}: raw {raw:.1?}, cold {cold:.1?}", subject.name);
-            ratios.push(cold.as_secs_f64() / raw.as_secs_f64());
+            let raw = Raw::load(&runtime, &subject).and_then(|mut raw| Ok(raw.load + raw.run_once()?))?;
+            let mut cold = [Duration::ZERO; 2];
+            let mut order: Vec<_> = servers.iter().zip(&mut cold).collect();
+            if round % 2 == 0 {
+                order.reverse();
+            }
+            for (server, cold) in order {
+                *cold = first_answer(server, &subject, round)?;
+            }
+            let [exec, zygote] = cold;
+            eprintln!("{} round {round}: raw {raw:.1?}, executed {exec:.1?}, forked {zygote:.1?}", subject.name);
+            against_raw.push(exec.as_secs_f64() / raw.as_secs_f64());
+            against_exec.push(zygote.as_secs_f64() / exec.as_secs_f64());
         }
-        figures.add(figure, median(ratios), "ratio", at_most(1.0));
+        figures.add(format!("cold_first_answer_vs_raw_load_{name}"), median(against_raw), "ratio", at_most(1.0));
+        figures.add(format!("cold_{name}_zygote_vs_exec"), median(against_exec), "ratio", at_most(0.9));
     }
     Ok(())
 }
 
-fn one(runtime: &Runtime, server: &Server, subject: &Subject, round: u32) -> Result<(Duration, Duration)> {
-    let mut raw = Raw::load(runtime, subject)?;
-    let raw = raw.load + raw.run_once()?;
+/// The first answer of a model that was registered and is loaded nowhere.
+fn first_answer(server: &Server, subject: &Subject, round: u32) -> Result<Duration> {
     let tenant = format!("cold-{}-{round}", subject.name);
     let key = server.admin.tenant(&tenant)?;
     let digest = server.admin.upload(&tenant, &subject.model)?;
@@ -43,5 +51,5 @@ fn one(runtime: &Runtime, server: &Server, subject: &Subject, round: u32) -> Res
     let request = Repeated::infer(server.address, subject.name, &key, subject)?;
     let start = Instant::now();
     request.one_by_one(1)?;
-    Ok((raw, start.elapsed()))
+    Ok(start.elapsed())
 }

@@ -34,6 +34,11 @@ pub(crate) const fn at_most(number: f64) -> Goal {
     Goal { operator: "<=", number }
 }
 
+/// Exactly this.
+pub(crate) const fn exactly(number: f64) -> Goal {
+    Goal { operator: "==", number }
+}
+
 impl Figures {
     /// Files a figure.
     pub(crate) fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {

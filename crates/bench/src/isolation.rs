@@ -195,7 +195,8 @@ fn play(server: &Server, keys: &Keys, scene: &Scene<'_>, effort: Effort) -> Resu
     let baseline_rounds = rounds_for(effort.baseline_requests).min(rounds);
     let names: Vec<&str> = scene.arms.iter().map(|arm| arm.name).collect();
     eprintln!(
-        "{}: victim asks {} {rate:.1} times a second (a tenth of {capacity:.1}), {:.2} ms each; {reserved:.3} slots          reserved, deadline {deadline:?}; each aggressor sends over {FLOOD_CONNECTIONS} connections",
+        "{}: victim asks {} {rate:.1} times a second (a tenth of {capacity:.1}), {:.2} ms each; {reserved:.3} slots \
+         reserved, deadline {deadline:?}; each aggressor sends over {FLOOD_CONNECTIONS} connections",
         names.join(", "),
         scene.victim.name,
         each * 1e3,

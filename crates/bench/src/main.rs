@@ -15,7 +15,10 @@ mod admin;
 mod cold;
 mod fairness;
 mod figures;
+mod hostile;
+mod interrupt;
 mod isolation;
+mod jail;
 mod latency;
 mod load;
 mod memory;
@@ -45,7 +48,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation, which takes longer than the others together.
+    /// Run these groups only; without it all but isolation and hostile, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -97,6 +100,10 @@ enum Group {
     Fairness,
     /// What a tenant notices of another one's flood.
     Isolation,
+    /// What the barriers around workers cost.
+    Jail,
+    /// What a tenant notices of another one's hostile models.
+    Hostile,
 }
 
 /// What every measurement needs.
@@ -165,6 +172,7 @@ fn with_telemetry_off() -> Result<()> {
 
 fn measure(arguments: &Arguments) -> Result<()> {
     with_telemetry_off()?;
+    interrupt::end_children_on_signals()?;
     process::pin(process::LOAD_CPU).context("the load needs a second processor")?;
     let mut figures = Figures::default();
     let outcome = measure_groups(arguments, &mut figures);
@@ -175,13 +183,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
-        [] => group != Group::Isolation,
+        [] => !matches!(group, Group::Isolation | Group::Hostile),
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 7] = [
+    let groups: [(Group, Measure); 9] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -189,6 +197,8 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Refusal, refusal::measure),
         (Group::Fairness, fairness::measure),
         (Group::Isolation, isolation::measure),
+        (Group::Jail, jail::measure),
+        (Group::Hostile, hostile::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;

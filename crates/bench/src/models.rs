@@ -92,7 +92,7 @@ fn tensor(name: &str, datatype: DataType, shape: &[u64], data: Vec<u8>) -> Tenso
     Tensor { name: name.to_owned(), datatype, shape: SmallVec::from_slice(shape), data: data.into() }
 }
 
-fn integers(name: &str, values: &[i64]) -> Tensor {
+pub(crate) fn integers(name: &str, values: &[i64]) -> Tensor {
     let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensor(name, DataType::Int64, &[1, values.len() as u64], data)
 }

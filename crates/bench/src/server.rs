@@ -20,6 +20,7 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn new(child: std::process::Child) -> Self {
+        crate::interrupt::remember(child.id());
         Self { child }
     }
 
@@ -32,6 +33,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
+        crate::interrupt::forget(self.child.id());
         let _ = self.child.wait();
     }
 }
@@ -56,12 +58,17 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `tenantry serve` pinned to the server's processor, its workers with it.
     pub(crate) fn start(bench: &Bench) -> Result<Self> {
+        Self::start_with(bench, "")
+    }
+
+    /// The same with these lines more in the table `[workers]`.
+    pub(crate) fn start_with(bench: &Bench, workers: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("tenantry.toml");
         let data = folder.path().join("data");
         // Warnings only: the log is no part of the measurement.
         let text = format!(
-            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n[log]\nfilter = \"warn\"\n",
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n{workers}\n[log]\nfilter = \"warn\"\n",
             data.display().to_string(),
             bench.models.library.display().to_string()
         );

@@ -103,6 +103,7 @@ impl Process {
             record_arrivals: self.record_arrivals,
             record_decisions: self.record_decisions,
             worker_cpus: workers.cpus.clone(),
+            worker_start: workers.start,
             layers: workers.layers,
             min_isolation: workers.min_isolation,
             worker_memory_bytes: workers.memory_bytes,

@@ -1,6 +1,6 @@
-//! What happens between fork and exec, in the child.
+//! What happens between fork and exec, or between fork and the worker's body, in the child.
 //!
-//! After a fork only async-signal-safe things are allowed: raw system calls on values prepared before. No allocation,
+//! After a fork of a process with threads only async-signal-safe things are allowed: raw system calls on values prepared before. No allocation,
 //! no lock, no panic.
 
 use std::io;
@@ -76,51 +76,68 @@ pub(crate) enum Tie {
 pub(crate) fn confine(command: &mut Command, tie: Tie, inherit: &[Inherit], limits: Limits) {
     let inherit = inherit.to_vec();
     let steps = move || -> io::Result<()> {
-        // Its own session: a Ctrl-C at the server's terminal is the server's to handle, and the kernel's autogrouping
-        // then shares processors by worker, not by thread.
-        rustix::process::setsid()?;
-        if let Tie::Kill(parent) = tie {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before the line above; then nobody would send the signal.
-            if parent.is_some() && rustix::process::getppid() != parent {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-        }
-        // A core dump would write tenants' data to the disk.
-        lower(Resource::Core, 0)?;
-        if let Some(bytes) = limits.address_space_bytes {
-            lower(Resource::As, bytes)?;
-        }
-        if let Some(bytes) = limits.file_bytes {
-            lower(Resource::Fsize, bytes)?;
-            // The signal at the limit would kill; ignored, the write fails and whoever writes can say so.
-            // SAFETY: sets a disposition of this child, which runs no handler of its own; exec keeps it.
-            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-        }
-        if let Some(cpus) = &limits.cpus {
-            rustix::thread::sched_setaffinity(None, cpus)?;
-        }
-        if limits.nice != 0 {
-            rustix::process::nice(limits.nice)?;
-            give_way(limits.nice);
-        }
+        settle(tie, &limits)?;
         // Everything else this process happens to hold is closed by exec. First, because `dup2` below clears the mark
         // of what is to stay.
-        close_on_exec_from(FIRST_FREE_FD)?;
-        for Inherit { fd, number } in &inherit {
-            // SAFETY: both calls take integers only. `fd` is open (its owner lives in the parent's frame until the child
-            // has exec'ed), and `number` is a descriptor of this child that no Rust value of it will use.
-            let result =
-                unsafe { if fd == number { libc::fcntl(*fd, libc::F_SETFD, 0) } else { libc::dup2(*fd, *number) } };
-            if result < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(())
+        close_from(FIRST_FREE_FD, libc::CLOSE_RANGE_CLOEXEC)?;
+        inherit.iter().try_for_each(|Inherit { fd, number }| place(*fd, *number))
     };
     // SAFETY: `steps` only makes system calls on values captured above; it neither allocates nor locks (an `io::Error`
     // from an errno or a kind holds no heap memory).
     unsafe { command.pre_exec(steps) };
+}
+
+/// Does for a fork that goes on as it is what [`confine`] and an exec do: `inherit` in their places, nothing else open.
+/// Descriptors that Rust values of the parent own are closed or replaced, so the child must never come back to them.
+pub(crate) fn become_worker(tie: Tie, inherit: &[Inherit], limits: &Limits) -> io::Result<()> {
+    settle(tie, limits)?;
+    inherit.iter().try_for_each(|Inherit { fd, number }| place(*fd, *number))
+}
+
+/// Closes every descriptor from the one after `last`.
+pub(crate) fn close_after(last: RawFd) -> io::Result<()> {
+    close_from(last.unsigned_abs() + 1, 0)
+}
+
+/// Arranges that this child ends with its parent, has a session of its own and the limits.
+fn settle(tie: Tie, limits: &Limits) -> io::Result<()> {
+    // Its own session: a Ctrl-C at the server's terminal is the server's to handle, and the kernel's autogrouping
+    // then shares processors by worker, not by thread.
+    rustix::process::setsid()?;
+    if let Tie::Kill(parent) = tie {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the line above; then nobody would send the signal.
+        if parent.is_some() && rustix::process::getppid() != parent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+    // A core dump would write tenants' data to the disk.
+    lower(Resource::Core, 0)?;
+    if let Some(bytes) = limits.address_space_bytes {
+        lower(Resource::As, bytes)?;
+    }
+    if let Some(bytes) = limits.file_bytes {
+        lower(Resource::Fsize, bytes)?;
+        // The signal at the limit would kill; ignored, the write fails and whoever writes can say so.
+        // SAFETY: sets a disposition of this child, which runs no handler of its own; exec keeps it.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    }
+    if let Some(cpus) = &limits.cpus {
+        rustix::thread::sched_setaffinity(None, cpus)?;
+    }
+    if limits.nice != 0 {
+        rustix::process::nice(limits.nice)?;
+        give_way(limits.nice);
+    }
+    Ok(())
+}
+
+/// Puts `fd` at `number`, where it survives an exec.
+fn place(fd: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: both calls take integers only. `fd` is open (its owner lives in the parent's frame until the child has
+    // exec'ed, or for good), and `number` is a descriptor of this child that no Rust value of it will use.
+    let result = unsafe { if fd == number { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, number) } };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Where the kernel groups processes by session, a nice value only counts within the session; the session has its own.
@@ -147,8 +164,10 @@ fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
     Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?)
 }
 
-fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: `close_range` takes three integers; with this flag it closes nothing now.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+/// Closes every descriptor from this one on; at exec, if `flags` says so.
+fn close_from(first: libc::c_uint, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: `close_range` takes three integers. What it closes now is closed in a child that never comes back to the
+    // values that own it: see `become_worker`.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

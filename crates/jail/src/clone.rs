@@ -78,6 +78,38 @@ pub(crate) fn spawn(command: &mut Command, namespaces: bool, group: Option<&Grou
     }
 }
 
+/// Forks a child, in namespaces of its own and in a group if wanted, that does `settle` and then `work`. Returns when it has settled, or
+/// why not. `work` runs with whatever this process has loaded; it must not come back to what this process was doing, and
+/// does not: its answer is the child's exit code.
+///
+/// The caller must be the only thread of its process. `serial` tells children apart.
+pub(crate) fn fork(
+    namespaces: bool,
+    group: Option<&Group>,
+    serial: u64,
+    settle: impl FnOnce() -> io::Result<()>,
+    work: impl FnOnce() -> Option<libc::c_int>,
+) -> io::Result<Cloned> {
+    let (mut complaint, mut complain) = pipe()?;
+    let child = clone(namespaces, group, serial, || {
+        if let Err(error) = settle() {
+            let _ = complain.write_all(&error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes());
+            return None;
+        }
+        // Its end says that all went well.
+        drop(complain);
+        work()
+    })?;
+    let mut number = [0; 4];
+    match complaint.read_exact(&mut number) {
+        Err(_) => Ok(child),
+        Ok(()) => {
+            child.kill();
+            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
+        }
+    }
+}
+
 /// Makes a child that runs `body` and exits with what it answers, or with [`EXIT_FAILED`]. It waits until it is in its
 /// group and its users are mapped, and never runs anything if this process dies before.
 pub(crate) fn clone(
@@ -94,6 +126,10 @@ pub(crate) fn clone(
     arguments.flags = flags.cast_unsigned().into();
     arguments.pidfd = (&raw mut pidfd) as u64;
     arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    if let Some(address) = thread_id_address() {
+        arguments.flags |= u64::from((libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID).cast_unsigned());
+        arguments.child_tid = address;
+    }
     // Born in its group, which costs next to nothing; into one of version 1 a process can only be moved.
     let birthplace = match group.filter(|group| group.version == Version::V2) {
         Some(group) => Some(open_directory(&group.memory)?),
@@ -133,6 +169,16 @@ pub(crate) fn clone(
         return Err(error);
     }
     Ok(child)
+}
+
+/// Where the C library keeps the number of this thread, as it told the kernel when the process began. Its own `fork` has
+/// the kernel write the child's number there; so do we, or locks that know their owner would know the wrong one.
+/// `None` where the kernel was built without the question; then nothing here needs such a lock.
+fn thread_id_address() -> Option<u64> {
+    let mut address: u64 = 0;
+    // SAFETY: writes one pointer to a local that is as large.
+    let asked = unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut address, 0, 0, 0) };
+    (asked == 0 && address != 0).then_some(address)
 }
 
 /// Says who the users inside are outside: user 0 is the server's; where that is root, user 1 is one that owns nothing,

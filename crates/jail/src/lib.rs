@@ -9,6 +9,9 @@
 //!        ◄──exits────
 //! ```
 //!
+//! Or the spawner is a *zygote*: it loads the engine's library itself and forks workers that need not load it again
+//! ([`WorkerStart`]).
+//!
 //! The spawner dies with the server and the workers die with the spawner. A worker gets namespaces, a session of its own,
 //! no core dumps, an empty environment, no descriptors but its own, a control group and the limits of its [`WorkerSpec`]
 //! from the spawner (`clone`, `cgroup`, `child`); the rest it does to itself once its library is loaded ([`lock_down`]). Which barriers a
@@ -33,9 +36,9 @@ pub use exits::{Exit, ExitKind, Exits, ExitsError};
 pub use layers::{Barriers, Layer, Layers};
 pub use lockdown::{LockdownError, lock_down};
 pub use memory::available_memory_bytes;
-pub use message::WorkerSpec;
+pub use message::{WorkerSpec, WorkerStart};
 pub use spawner::server_side::{SpawnError, Spawner, StartError};
-pub use spawner::{inherited_channel, spawner_main};
+pub use spawner::{Zygote, inherited_channel, spawner_main, zygote_main};
 pub use tenantry_types::Level;
 pub use worker::{SuspendBy, WorkerProcess};
 

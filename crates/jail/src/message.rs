@@ -24,6 +24,21 @@ pub struct WorkerSpec {
     pub group: GroupLimits,
     /// The barriers around it: of those that [`crate::Spawner::barriers`] found in force.
     pub layers: Layers,
+    /// How its process is made.
+    pub start: WorkerStart,
+}
+
+/// How a worker's process is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerStart {
+    /// By executing the worker binary, which then loads the engine's library: each worker has an address space of its
+    /// own making.
+    #[default]
+    Exec,
+    /// By forking the spawner, which has loaded the library: sooner ready, in less memory, but all workers have their
+    /// code and their secrets (stack protector, pointer guard) at the same addresses and of the same values.
+    Zygote,
 }
 
 /// The most processors a spec may name.

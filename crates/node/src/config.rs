@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy};
+use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::{Policy, SlotGroup, Tuning};
 use tenantry_types::model::ModelLimits;
 
@@ -43,6 +43,8 @@ pub struct NodeConfig {
     /// Added to the nice value of workers that serve. Above zero the server goes first where it shares processors with
     /// them, because every answer of every worker passes through it.
     pub worker_nice: i8,
+    /// How workers are made.
+    pub worker_start: WorkerStart,
     /// The barriers wanted around workers; those this machine cannot put up are left out.
     pub layers: Layers,
     /// The least they must amount to: below it no worker is started.
@@ -94,6 +96,7 @@ impl NodeConfig {
             runtime_library,
             worker_cpus: Vec::new(),
             worker_nice: DEFAULT_WORKER_NICE,
+            worker_start: WorkerStart::Exec,
             layers: Layer::ALL.into_iter().collect(),
             min_isolation: Level::None,
             worker_memory_bytes: None,

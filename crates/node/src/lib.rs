@@ -61,4 +61,4 @@ pub use register::{ProbeError, RegisterError, RegisterRequest, Registered};
 pub use start::StartError;
 pub use submission::{Answer, Reply, ServeError, Submission, Timing};
 pub use supervisor::{ModelFile, ModelFiles};
-pub use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy};
+pub use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy, WorkerStart};

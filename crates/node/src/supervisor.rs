@@ -256,6 +256,7 @@ impl Node {
         worker.layers.store(isolation.in_force.bits(), Ordering::Release);
         let spec = WorkerSpec {
             layers: isolation.in_force,
+            start: self.config.worker_start,
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             // Address space is not memory, but all that can be bounded without a group.

@@ -15,7 +15,6 @@ mod terminations;
 mod worker;
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -31,8 +30,17 @@ const EXIT_CONFIG: u8 = 78;
 /// The node sent something that is not a frame (`EX_PROTOCOL`).
 const EXIT_PROTOCOL: u8 = 76;
 
-/// The body of `tenantry-worker work`: puts up the barriers, and serves frames until the node says `Exit` or is gone.
-pub fn work(library: &Path, layers: Layers) -> ExitCode {
+/// Loads the runtime library ahead of [`work`], in the process that workers are then forked from. Starts no thread.
+///
+/// # Errors
+/// Why it cannot be loaded, for the operator.
+pub fn prepare(library: &Path) -> Result<(), String> {
+    Runtime::open(library).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// The body of `tenantry-worker work`, and of a forked worker: puts up the barriers, and serves frames until the node says `Exit`
+/// or is gone. Answers the exit code.
+pub fn work(library: &Path, layers: Layers) -> u8 {
     let channel = match Channel::inherited(tenantry_jail::WORKER_CHANNEL_FD).context("this is not a worker's place") {
         Ok(channel) => channel,
         Err(error) => return complain(&error),
@@ -43,17 +51,17 @@ pub fn work(library: &Path, layers: Layers) -> ExitCode {
         Err(error) => return complain(&error),
     };
     match worker.serve() {
-        End::Asked => ExitCode::SUCCESS,
+        End::Asked => 0,
         End::Protocol(error) => {
             eprintln!("{error}");
-            ExitCode::from(EXIT_PROTOCOL)
+            EXIT_PROTOCOL
         }
     }
 }
 
-fn complain(error: &anyhow::Error) -> ExitCode {
+fn complain(error: &anyhow::Error) -> u8 {
     eprintln!("{error:#}");
-    ExitCode::from(EXIT_CONFIG)
+    EXIT_CONFIG
 }
 
 fn start(library: &Path, layers: Layers) -> anyhow::Result<(Runtime, Arc<Current>)> {

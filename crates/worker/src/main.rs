@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tenantry_jail::Layers;
+use tenantry_jail::{Layers, Zygote};
 
 /// The command line is wrong (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -14,12 +14,14 @@ fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&std::ffi::OsStr> = arguments.iter().map(AsRef::as_ref).collect();
     match words.as_slice() {
-        [command, ..] if *command == "spawner" => tenantry_jail::spawner_main(),
+        [command, ..] if *command == "spawner" => {
+            tenantry_jail::zygote_main(Zygote { prepare: tenantry_worker::prepare, work: tenantry_worker::work })
+        }
         [command, option, library, other, layers]
             if *command == "work" && *option == "--runtime" && *other == "--layers" =>
         {
             match layers.to_str().and_then(|bits| bits.parse().ok()) {
-                Some(bits) => tenantry_worker::work(Path::new(library), Layers::from_bits(bits)),
+                Some(bits) => ExitCode::from(tenantry_worker::work(Path::new(library), Layers::from_bits(bits))),
                 None => ExitCode::from(EXIT_USAGE),
             }
         }

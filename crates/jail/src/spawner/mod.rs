@@ -5,6 +5,7 @@ pub(crate) mod server_side;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,11 +16,13 @@ use crate::cgroup::{Group, Groups};
 use crate::child::{self, Inherit, Limits, Tie};
 use crate::clone::{self, Cloned};
 use crate::exits::{Exit, ExitKind};
-use crate::layers::Layer;
-use crate::message::{Answer, GREETING, MAX_CPUS, SpawnRequest, WorkerSpec};
+use crate::layers::{Layer, Layers};
+use crate::message::{Answer, GREETING, MAX_CPUS, SpawnRequest, WorkerSpec, WorkerStart};
 use crate::packet::{self, RecvError};
 use crate::probe;
 
+/// What keeps the engine's library from phoning home.
+const TELEMETRY_OFF: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
 /// The most workers alive at once.
 const MAX_WORKERS: usize = 4096;
 
@@ -48,17 +51,37 @@ impl Running {
     }
 }
 
+/// What a spawner needs to be a zygote: how its workers do what an executed one would.
+#[derive(Debug, Clone, Copy)]
+pub struct Zygote {
+    /// Loads the engine's library into this process. Must start no thread; called before every fork, so the second time
+    /// it should find it loaded. The error is for the operator.
+    pub prepare: fn(library: &Path) -> Result<(), String>,
+    /// The body of a worker, in the fork; answers its exit code.
+    pub work: fn(library: &Path, layers: Layers) -> u8,
+}
+
 /// The body of `tenantry-worker spawner CONTROL EXITS`: starts workers and relays their ends until the server is gone.
 /// The two arguments are the descriptors of its sockets.
 ///
 /// Single-threaded by construction: the kernel ties the workers' lives to this thread's.
 pub fn spawner_main() -> ExitCode {
+    serve(None)
+}
+
+/// Like [`spawner_main`], for a program that can also be forked. It becomes a zygote with the first worker that is to be
+/// made so, and has seen nothing of any tenant by then, nor will it ever: models and requests go to the workers.
+pub fn zygote_main(zygote: Zygote) -> ExitCode {
+    serve(Some(zygote))
+}
+
+fn serve(zygote: Option<Zygote>) -> ExitCode {
     let sockets: Vec<OwnedFd> = std::env::args().skip(2).filter_map(|number| inherited(&number)).collect();
     let Ok([control, exits]) = <[OwnedFd; 2]>::try_from(sockets) else {
         eprintln!("this command is run by the server; there is nothing to do with it by hand");
         return ExitCode::FAILURE;
     };
-    match run(control.as_fd(), exits.as_fd()) {
+    match run(control.as_fd(), exits.as_fd(), zygote) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("spawner: {error}");
@@ -89,7 +112,7 @@ fn inherited(number: &str) -> Option<OwnedFd> {
     (number > 2 && is_socket).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
+fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>, zygote: Option<Zygote>) -> io::Result<()> {
     // The workers must not inherit them.
     for socket in [control, exits] {
         rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
@@ -129,9 +152,11 @@ fn run(control: BorrowedFd<'_>, exits: BorrowedFd<'_>) -> io::Result<()> {
             match packet::recv::<SpawnRequest>(control, 2) {
                 Ok((SpawnRequest { serial, spec }, fds)) => {
                     let room = running.len() + ended.len() < MAX_WORKERS;
-                    let spawned = match room {
-                        true => spawn(&spec, serial, fds, groups.as_ref().ok()),
-                        false => Err(io::ErrorKind::QuotaExceeded.into()),
+                    let groups = groups.as_ref().ok();
+                    let spawned = match (room, spec.start) {
+                        (false, _) => Err(io::ErrorKind::QuotaExceeded.into()),
+                        (true, WorkerStart::Exec) => spawn(&spec, serial, fds, groups),
+                        (true, WorkerStart::Zygote) => fork(zygote, &spec, serial, fds, groups),
                     };
                     match spawned {
                         Ok((child, group)) => {
@@ -196,37 +221,31 @@ fn wait(
     Ok((request, readable))
 }
 
-/// Starts a worker, in a group of its own if it is to have one.
-fn spawn(
-    spec: &WorkerSpec,
-    serial: u64,
-    fds: Vec<OwnedFd>,
-    groups: Option<&Groups>,
-) -> io::Result<(Cloned, Option<Group>)> {
-    let [channel, stderr] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidInput)?;
+/// The worker's channel and its stderr.
+fn ends(spec: &WorkerSpec, fds: Vec<OwnedFd>) -> io::Result<[OwnedFd; 2]> {
     if spec.cpus.len() > MAX_CPUS {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // This very binary, even if another has taken its place on the disk since the server started.
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .args(["work", "--runtime"])
-        .arg(&spec.runtime_library)
-        .args(["--layers", &spec.layers.bits().to_string()])
-        .env_clear()
-        .env("ORT_DISABLE_TELEMETRY", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(stderr));
-    let inherit = [Inherit { fd: channel.as_raw_fd(), number: crate::WORKER_CHANNEL_FD }];
-    let namespaces = spec.layers.has(Layer::Namespaces);
-    let parent = (!namespaces).then(rustix::process::getpid);
-    child::confine(&mut command, Tie::Kill(parent), &inherit, Limits::of(spec)?);
+    Ok(<[OwnedFd; 2]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidInput)?)
+}
+
+/// It dies with this process, which it can see as its parent if it has no process ids of its own.
+fn tie(spec: &WorkerSpec) -> Tie {
+    Tie::Kill((!spec.layers.has(Layer::Namespaces)).then(rustix::process::getpid))
+}
+
+/// Makes a worker, in a group of its own if it is to have one.
+fn in_group(
+    spec: &WorkerSpec,
+    serial: u64,
+    groups: Option<&Groups>,
+    make: impl FnOnce(Option<&Group>) -> io::Result<Cloned>,
+) -> io::Result<(Cloned, Option<Group>)> {
     let group = match groups.filter(|_| spec.layers.has(Layer::Cgroup)) {
         Some(groups) => Some(groups.make(serial, &spec.group)?),
         None => None,
     };
-    match clone::spawn(&mut command, namespaces, group.as_ref(), serial) {
+    match make(group.as_ref()) {
         Ok(child) => Ok((child, group)),
         Err(error) => {
             // Empty: the child never was in it, or has been reaped.
@@ -234,6 +253,64 @@ fn spawn(
             Err(error)
         }
     }
+}
+
+/// Makes a worker of a copy of this process.
+fn fork(
+    zygote: Option<Zygote>,
+    spec: &WorkerSpec,
+    serial: u64,
+    fds: Vec<OwnedFd>,
+    groups: Option<&Groups>,
+) -> io::Result<(Cloned, Option<Group>)> {
+    let [channel, stderr] = ends(spec, fds)?;
+    let zygote = zygote.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this spawner is no zygote"))?;
+    // The library reads it when it is loaded; workers that are executed find it in their environment.
+    // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(TELEMETRY_OFF.0, TELEMETRY_OFF.1) };
+    (zygote.prepare)(&spec.runtime_library).map_err(io::Error::other)?;
+    let nothing = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let inherit = [
+        Inherit { fd: nothing.as_raw_fd(), number: libc::STDIN_FILENO },
+        Inherit { fd: nothing.as_raw_fd(), number: libc::STDOUT_FILENO },
+        Inherit { fd: stderr.as_raw_fd(), number: libc::STDERR_FILENO },
+        Inherit { fd: channel.as_raw_fd(), number: crate::WORKER_CHANNEL_FD },
+    ];
+    let limits = Limits::of(spec)?;
+    let tie = tie(spec);
+    let settle = || child::become_worker(tie, &inherit, &limits);
+    let work = || {
+        // The spawner's sockets and its handles on the other workers go before anything of a tenant comes.
+        child::close_after(crate::WORKER_CHANNEL_FD).ok()?;
+        Some((zygote.work)(&spec.runtime_library, spec.layers).into())
+    };
+    let namespaces = spec.layers.has(Layer::Namespaces);
+    in_group(spec, serial, groups, |group| clone::fork(namespaces, group, serial, settle, work))
+}
+
+/// Makes a worker by executing this binary anew.
+fn spawn(
+    spec: &WorkerSpec,
+    serial: u64,
+    fds: Vec<OwnedFd>,
+    groups: Option<&Groups>,
+) -> io::Result<(Cloned, Option<Group>)> {
+    let [channel, stderr] = ends(spec, fds)?;
+    // This very binary, even if another has taken its place on the disk since the server started.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["work", "--runtime"])
+        .arg(&spec.runtime_library)
+        .args(["--layers", &spec.layers.bits().to_string()])
+        .env_clear()
+        .env(TELEMETRY_OFF.0, TELEMETRY_OFF.1)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(stderr));
+    let inherit = [Inherit { fd: channel.as_raw_fd(), number: crate::WORKER_CHANNEL_FD }];
+    let namespaces = spec.layers.has(Layer::Namespaces);
+    child::confine(&mut command, tie(spec), &inherit, Limits::of(spec)?);
+    in_group(spec, serial, groups, |group| clone::spawn(&mut command, namespaces, group, serial))
 }
 
 fn kind(status: &WaitIdStatus) -> ExitKind {

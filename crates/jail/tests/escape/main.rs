@@ -9,7 +9,7 @@
 mod attempts;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,10 +19,14 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use attempts::{ATTEMPTS, Attempt, MAX_PROCESSES, Outside};
 use rustix::event::{PollFd, PollFlags};
-use tenantry_jail::{ExitKind, Exits, GroupLimits, Layer, Layers, Level, Spawner, WorkerSpec, lock_down};
+use tenantry_jail::{
+    ExitKind, Exits, GroupLimits, Layer, Layers, Level, Spawner, WorkerSpec, WorkerStart, Zygote, lock_down,
+};
 
 /// What an attempt that succeeded exits with; one that was refused exits with the error's number.
 const SUCCEEDED: u8 = 0;
+/// The column of forked workers.
+const FORKED: &str = "all, forked";
 /// A barrier could not be put up.
 const NOT_LOCKED: u8 = 200;
 const NOBODY: u32 = 65_534;
@@ -30,9 +34,12 @@ const NOBODY: u32 = 65_534;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
-        Some("spawner") => tenantry_jail::spawner_main(),
+        Some("spawner") => tenantry_jail::zygote_main(Zygote {
+            prepare: |_| Ok(()),
+            work: |word, layers| work(word.to_str().unwrap(), layers.bits()),
+        }),
         // work --runtime ATTEMPT --layers BITS
-        Some("work") => work(&arguments[3], arguments[5].parse().unwrap()),
+        Some("work") => ExitCode::from(work(&arguments[3], arguments[5].parse().unwrap())),
         Some("as-this-user") => matrix(&arguments[2]),
         // What the test runner asks for: the names of the tests.
         Some("--list") => {
@@ -56,41 +63,67 @@ fn run() -> ExitCode {
         users.push(("nobody", Some(NOBODY)));
     }
     let mut failed = false;
+    let (mut tried, mut escaped) = (0, 0);
     for (name, user) in users {
         let mut command = Command::new(&this);
         command.args(["as-this-user", name]);
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
-        match command.status() {
-            Ok(status) => failed |= !status.success(),
+        match said_by(command.stdout(Stdio::piped())) {
+            Ok((success, more)) => {
+                failed |= !success;
+                tried += more.0;
+                escaped += more.1;
+            }
             Err(error) => {
                 println!("as {name}: this program cannot be run: {error}");
                 failed = true;
             }
         }
     }
+    println!("figure escape_attempts {tried} count goal >= 36");
+    println!("figure escapes_succeeded {escaped} count goal == 0");
     println!("test escape_matrix ... {}", if failed { "FAILED" } else { "ok" });
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Runs the matrix of one user and passes on what it prints; whether all was as expected, and the attempts and escapes it
+/// counts at its end.
+fn said_by(command: &mut Command) -> std::io::Result<(bool, (u64, u64))> {
+    let mut child = command.spawn()?;
+    let mut counted = (0, 0);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line?;
+        println!("{line}");
+        let count = |word: &str| line.split(word).nth(1)?.trim_start().split(',').next()?.parse().ok();
+        if let (Some(tried), Some(escaped)) = (count("escape_attempts"), count("escapes_succeeded")) {
+            counted = (tried, escaped);
+        }
+    }
+    Ok((child.wait()?.success(), counted))
+}
+
 /// The body of a hostile worker.
-fn work(word: &str, bits: u32) -> ExitCode {
+fn work(word: &str, bits: u32) -> u8 {
     let (name, outside) = Outside::read(word).unwrap();
     let attempt = ATTEMPTS.iter().find(|attempt| attempt.name == name).unwrap();
     if let Err(error) = lock_down(Layers::from_bits(bits)) {
         eprintln!("{error}");
-        return ExitCode::from(NOT_LOCKED);
+        return NOT_LOCKED;
     }
     match (attempt.run)(&outside) {
-        Ok(()) => ExitCode::from(SUCCEEDED),
+        Ok(()) => SUCCEEDED,
         // Errors of ours that the kernel never gave say that it was not there.
-        Err(error) => ExitCode::from(error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(199)),
+        Err(error) => error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(199),
     }
 }
 
-/// The columns: the barriers that are up.
-fn columns(possible: Layers) -> Vec<(&'static str, Layers)> {
+/// A name, the barriers that are up, and how the hostile process is made.
+type Column = (&'static str, Layers, WorkerStart);
+
+/// The columns. The last one is all barriers around a fork of the spawner instead of a program executed anew.
+fn columns(possible: Layers) -> Vec<Column> {
     use Layer::{Cgroup, Landlock, Limits, Namespaces, Privileges, Root, Seccomp};
     let all: Layers = Layer::ALL.into_iter().collect();
     let set = |layers: &[Layer]| layers.iter().copied().collect::<Layers>();
@@ -105,7 +138,9 @@ fn columns(possible: Layers) -> Vec<(&'static str, Layers)> {
         ("cgroup", set(&[Cgroup])),
         ("all", all.and(possible)),
     ];
-    columns.into_iter().filter(|(_, layers)| layers.and(possible) == *layers).collect()
+    let executed = columns.into_iter().filter(|(_, layers)| layers.and(possible) == *layers);
+    let executed = executed.map(|(name, layers)| (name, layers, WorkerStart::Exec));
+    executed.chain([(FORKED, all.and(possible), WorkerStart::Zygote)]).collect()
 }
 
 struct Ground {
@@ -156,13 +191,13 @@ impl Ground {
     }
 
     /// Runs one attempt behind these barriers.
-    fn attempt(&self, attempt: &Attempt, layers: Layers) -> Cell {
+    fn attempt(&self, attempt: &Attempt, layers: Layers, start: WorkerStart) -> Cell {
         // Some attempts take it away.
         std::fs::write(self.outside.folder.join("victim"), "victim").unwrap();
         let _ = std::fs::set_permissions(self.outside.folder.join("victim"), std::fs::Permissions::from_mode(0o666));
         let word = self.outside.write(attempt.name);
         let group = GroupLimits { max_processes: Some(MAX_PROCESSES), ..GroupLimits::default() };
-        let spec = WorkerSpec { runtime_library: word.into(), layers, group, ..WorkerSpec::default() };
+        let spec = WorkerSpec { runtime_library: word.into(), layers, start, group, ..WorkerSpec::default() };
         let (channel, _ours) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::SEQPACKET,
@@ -245,7 +280,7 @@ fn matrix(user: &str) -> ExitCode {
     }
     let width = ATTEMPTS.iter().map(|attempt| attempt.name.len()).max().unwrap_or(0);
     print!("{:width$}", "attempt");
-    for (name, _) in &columns {
+    for (name, ..) in &columns {
         print!("  {name:10}");
     }
     println!();
@@ -253,8 +288,8 @@ fn matrix(user: &str) -> ExitCode {
     let (mut tried, mut escaped) = (0, 0);
     for attempt in ATTEMPTS {
         print!("{:width$}", attempt.name);
-        for (name, layers) in &columns {
-            let cell = ground.attempt(attempt, *layers);
+        for (name, layers, start) in &columns {
+            let cell = ground.attempt(attempt, *layers, *start);
             print!("  {:10}", cell.text());
             std::io::stdout().flush().unwrap();
             let more = if user == "root" { attempt.as_root } else { attempt.as_another };
@@ -268,7 +303,7 @@ fn matrix(user: &str) -> ExitCode {
                 let expected = if stops { "to be refused" } else { "to succeed" };
                 wrong.entry(attempt.name).or_default().push(format!("{name}: {}, was {expected}", cell.text()));
             }
-            if *name == "all" {
+            if *name == "all" || *name == FORKED {
                 tried += 1;
                 escaped += i32::from(cell == Cell::Succeeded);
             }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenantry_node::{Layer, Level, SuspendBy};
+use tenantry_node::{Layer, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
 pub use reference::reference;
@@ -108,6 +108,8 @@ table! {
         cpus: Vec<usize> = Vec::new();
         /// The program `tenantry-worker`; absent: the one beside `tenantry`.
         binary: Option<PathBuf> = None;
+        /// How a worker is made: "exec", a fresh process, or "zygote", a fork of one that has the library loaded: sooner ready, but with the same addresses in every worker.
+        start: WorkerStart = WorkerStart::Exec;
         /// The most worker processes at the same time.
         max_workers: u32 = 64;
         /// How long a worker without models may idle before it is stopped.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tenantry_node::{Layer, Layers, Level, SuspendBy};
+use tenantry_node::{Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
 use super::slots;
@@ -87,6 +87,8 @@ pub struct WorkerSettings {
     pub cpus: Vec<usize>,
     /// The program `tenantry-worker`, when named.
     pub binary: Option<PathBuf>,
+    /// How workers are made.
+    pub start: WorkerStart,
     /// The least that the barriers around workers must amount to.
     pub min_isolation: Level,
     /// The barriers wanted.
@@ -249,6 +251,7 @@ impl Settings {
                     .collect(),
                 cpus: workers.cpus.clone(),
                 binary: workers.binary.clone(),
+                start: workers.start,
                 min_isolation: workers.min_isolation,
                 layers: Layer::ALL.into_iter().filter(|layer| !workers.without.contains(layer)).collect(),
                 memory_bytes: workers.memory.map(|size| size.0),

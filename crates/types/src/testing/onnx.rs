@@ -78,6 +78,20 @@ pub fn expand() -> Vec<u8> {
         .model()
 }
 
+/// Squares a matrix of ones of the shape that the INT64 input `shape` `[2]` asks for, in one kernel: `y`, FP32 scalar, is
+/// the largest element. Of 6,000 by 6,000 it takes seconds, and the runtime looks at its terminate flag between kernels
+/// only.
+pub fn stubborn_square() -> Vec<u8> {
+    Graph::new("stubborn_square")
+        .input("shape", DataType::Int64, &[Dim::Fixed(2)])
+        .output("y", DataType::Fp32, &[])
+        .tensor(floats("one", &[1], &[1.0]))
+        .node("Expand", &["one", "shape"], &["x"], &[])
+        .node("MatMul", &["x", "x"], &["square"], &[])
+        .node("ReduceMax", &["square"], &["y"], &[Attribute::Int("keepdims", 0)])
+        .model()
+}
+
 /// Counts to the INT64 scalar `count` in a loop: about a microsecond a step, so that a request chooses how long its run
 /// takes. `total` is an INT64 scalar.
 pub fn counting_loop() -> Vec<u8> {

@@ -29,7 +29,7 @@ pub(crate) fn start_spawner() -> (Spawner, Exits) {
 }
 
 pub(crate) fn spec() -> WorkerSpec {
-    WorkerSpec { runtime_library: cache::runtime_library(), ..WorkerSpec::default() }
+    WorkerSpec { runtime_library: cache::runtime_library(), start: crate::START, ..WorkerSpec::default() }
 }
 
 /// Waits until `fd` is readable or at its end.
@@ -73,7 +73,9 @@ impl Peer {
     /// Starts a worker and hears its first word.
     pub(crate) fn ready(spawner: &Spawner) -> Self {
         let peer = Self::spawn(spawner, &spec());
-        assert!(matches!(peer.recv(), FromWorker::Ready { .. }));
+        let word = peer.recv();
+        let wanted = spawner.barriers().in_force.bits();
+        assert!(matches!(word, FromWorker::Ready { layers, .. } if layers == wanted), "{word:?}");
         peer
     }
 

@@ -6,3 +6,6 @@ mod confinement;
 mod frames;
 mod harness;
 mod life;
+
+/// How the workers of these tests are made; `process_zygote` runs the same ones made otherwise.
+const START: tenantry_jail::WorkerStart = tenantry_jail::WorkerStart::Exec;
