@@ -33,6 +33,7 @@ fn a_frame_larger_than_the_small_buffer_arrives_and_one_larger_than_the_limit_is
         task: TaskId(1),
         files: (0..count).map(|number| FileEntry { name: format!("{number:0100}"), bytes: number }).collect(),
         settings: tenantry_types::model::VersionSettings::default(),
+        limits: tenantry_types::model::ModelLimits::default(),
     };
     node.send(&files(500), &[]).unwrap();
     assert_eq!(worker.recv::<ToWorker>().unwrap(), files(500));
