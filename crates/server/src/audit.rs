@@ -1,9 +1,13 @@
 //! The audit trail: what admin operations leave in it; `incidents` has what the node does.
 
+mod incidents;
+
 use std::sync::Arc;
 
 use tenantry_store::{AuditActor, AuditEntry, Store, WriteError};
 use tenantry_types::{ServiceError, TenantId};
+
+pub(crate) use incidents::{PendingIncidents, run};
 
 use crate::routing::{RoutedModel, RoutedTenant};
 use crate::server::{storage, unix_ms};

@@ -17,13 +17,14 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+use crate::audit::PendingIncidents;
 use crate::bootstrap::BootstrapError;
 use crate::config::Limits;
 use crate::limits::{NarrowGates, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::shares::SlotGroups;
-use crate::{Permit, Principal, auth, bootstrap, reconciler, registration, shares};
+use crate::{Permit, Principal, audit, auth, bootstrap, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -74,6 +75,8 @@ pub struct Server {
     load: Arc<ServerLoad>,
     /// Held by whoever builds the next routing table, so that an older one never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
+    /// The node's incidents on their way into the audit trail; held by whoever writes them.
+    pub(crate) incidents: tokio::sync::Mutex<PendingIncidents>,
     stale: Notify,
     /// One place for each admin write that runs; see [`Server::write`].
     writes: Arc<Semaphore>,
@@ -114,6 +117,7 @@ impl Server {
             metrics: Metrics::new(),
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
+            incidents: tokio::sync::Mutex::default(),
             stale: Notify::new(),
             writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
             draining: AtomicBool::new(false),
@@ -127,6 +131,7 @@ impl Server {
             tokio::spawn(until_ended(&server, registration::run(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, follow(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, sweep(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, audit::run(Arc::clone(&server)))),
         ];
         *server.tasks.lock() = tasks;
         Ok(server)
@@ -277,6 +282,8 @@ impl Server {
             // A task that panicked was logged by the runtime; it ends here like the others.
             let _ = task.await;
         }
+        // What the last workers died of; the error of a store that does not take it is in the log.
+        let _ = self.record_incidents().await;
         // Writes under way end, whoever still waits for them; the store bounds how long that takes.
         let _ended = self.writes.acquire_many(MAX_WRITES).await;
         self.store.close().await;

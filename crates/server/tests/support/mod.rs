@@ -45,25 +45,28 @@ impl World {
 
     /// Starts on a folder that outlives the service.
     pub(crate) async fn start_in(folder: &Path, change: impl FnOnce(&mut Limits)) -> Self {
-        Self::start_changed(folder, change, |config| config).await
+        Self::start_changed(folder, &worker_binary(), change, |config| config).await
     }
 
     /// Starts with these barriers around workers.
     pub(crate) async fn start_behind(layers: Layers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
-        let world = Self::start_changed(&path, |_| {}, |config| NodeConfig { layers, ..config }).await;
+        let world =
+            Self::start_changed(&path, &worker_binary(), |_| {}, |config| NodeConfig { layers, ..config }).await;
         Self { _own: Some(folder), ..world }
     }
 
-    async fn start_changed(
+    /// Starts on a folder with this program as spawner and worker.
+    pub(crate) async fn start_changed(
         folder: &Path,
+        program: &Path,
         change: impl FnOnce(&mut Limits),
         change_node: impl FnOnce(NodeConfig) -> NodeConfig,
     ) -> Self {
         let store = open_store(folder).await;
-        let (spawner, exits) = tenantry_jail::Spawner::start(&worker_binary()).unwrap();
-        let config = NodeConfig { slots: 2, ..NodeConfig::small(worker_binary(), runtime_library()) };
+        let (spawner, exits) = tenantry_jail::Spawner::start(program).unwrap();
+        let config = NodeConfig { slots: 2, ..NodeConfig::small(program.to_owned(), runtime_library()) };
         let node = Node::start(change_node(config), spawner, exits).unwrap();
         let mut limits = Limits::defaults();
         change(&mut limits);
