@@ -386,10 +386,11 @@ async fn a_model_that_keeps_dying_is_quarantined_with_the_reason_in_its_status()
     let world = World::start().await;
     let acme = world.tenant("acme").await;
     world.push(&acme, "div", "net.onnx", &onnx::div_i64()).await;
-    let deadly = || request("div", vec![integers("a", &[1], &[i64::MIN]), integers("b", &[1], &[-1])]);
+    // Another one each time: the same one would be refused for what it is, before the model is.
+    let deadly = |round| request("div", vec![integers("a", &[2], &[i64::MIN, round]), integers("b", &[2], &[-1, 1])]);
     let mut last = None;
-    for _ in 0..20 {
-        let error = world.infer(&acme, deadly()).await.unwrap_err();
+    for round in 0..20 {
+        let error = world.infer(&acme, deadly(round)).await.unwrap_err();
         let done = error.code == ErrorCode::Unavailable;
         last = Some(error);
         if done {
