@@ -37,6 +37,7 @@ pub use layers::{Barriers, Layer, Layers};
 pub use lockdown::{LockdownError, lock_down};
 pub use memory::available_memory_bytes;
 pub use message::{WorkerSpec, WorkerStart};
+pub use seccomp::{SystemCall, system_calls};
 pub use spawner::server_side::{SpawnError, Spawner, StartError};
 pub use spawner::{Zygote, inherited_channel, spawner_main, zygote_main};
 pub use tenantry_types::Level;

@@ -230,6 +230,26 @@ fn programs() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     Ok(programs)
 }
 
+/// A system call that the filter does not end a worker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemCall {
+    /// Its number on this processor.
+    pub number: i64,
+    /// Its name, as `SYS_read`.
+    pub name: &'static str,
+    /// Why it is in the list.
+    pub reason: &'static str,
+}
+
+/// All calls that the filter lets through or answers with an error.
+pub fn system_calls() -> Vec<SystemCall> {
+    let conditional = conditional().unwrap_or_default();
+    let conditional = conditional.iter().map(|(entry, _)| entry);
+    let refused = REFUSED.iter().map(|(entry, _)| entry);
+    let entries = ALLOWED.iter().chain(ALLOWED_HERE).chain(conditional).chain(refused);
+    entries.map(|(number, name, reason)| SystemCall { number: *number, name, reason }).collect()
+}
+
 /// Installs the filter for this thread and all it will start.
 pub(crate) fn install() -> io::Result<()> {
     let programs = programs().map_err(|error| io::Error::other(error.to_string()))?;
