@@ -109,7 +109,10 @@ impl Admin {
             match version.get("state").and_then(Value::as_str) {
                 Some("ready") => return Ok(version),
                 Some("registering") => {}
-                _ => anyhow::bail!("the model was refused: {version}"),
+                _ => {
+                    let reason = version.get("reason").and_then(Value::as_str).unwrap_or("without a reason");
+                    anyhow::bail!("the model was refused: {reason}")
+                }
             }
         }
     }

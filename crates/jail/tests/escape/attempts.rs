@@ -278,14 +278,17 @@ fn execute() -> io::Result<()> {
 
 /// Makes more processes than its group may hold; they end with it.
 fn hoard_processes() -> io::Result<()> {
+    let parent = rustix::process::getpid();
     for _ in 0..=MAX_PROCESSES {
         // SAFETY: takes nothing; this process has one thread, and the child makes two system calls.
         match unsafe { libc::fork() } {
             0 => {
                 rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-                loop {
+                // The parent may have ended before the line above; then nobody would send the signal.
+                while rustix::process::getppid() == Some(parent) {
                     std::thread::park();
                 }
+                std::process::exit(0);
             }
             pid if pid < 0 => return Err(io::Error::last_os_error()),
             _ => {}
