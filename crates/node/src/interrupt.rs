@@ -84,9 +84,10 @@ impl Node {
         }
     }
 
-    /// Brings the process in line with what was said. INVARIANT: the worker's lock is held, so the process runs this batch.
+    /// Brings the process in line with what was said; what is ending already stands, too, and hears of its end when it goes
+    /// on. INVARIANT: the worker's lock is held, so the process runs this batch.
     fn stop_or_go(&self, worker: &Worker, running: &mut Running) {
-        let stand = running.stops > 0 && running.abort.is_none();
+        let stand = running.stops > 0;
         if stand && running.suspended_at.is_none() {
             worker.suspend();
             // Read afterwards: until then it ran.
@@ -141,10 +142,15 @@ impl Node {
         }
         let (worker, batch) = (Arc::clone(worker), running.batch);
         self.tokio.spawn(async move {
-            tokio::time::sleep(grace).await;
-            let exec = worker.exec();
-            if exec.running.as_ref().is_some_and(|running| running.batch == batch) {
-                worker.kill(kill);
+            loop {
+                tokio::time::sleep(grace).await;
+                let exec = worker.exec();
+                let Some(running) = exec.running.as_ref().filter(|running| running.batch == batch) else { return };
+                // While it stands it cannot hear, and is in nobody's way but that of who is short of memory.
+                if running.suspended_at.is_none() || cause.is_for_others() {
+                    worker.kill(kill);
+                    return;
+                }
             }
         });
     }

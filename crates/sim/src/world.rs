@@ -333,7 +333,9 @@ impl<'a> World<'a> {
                 if let Some(known) = self.batches.get_mut(&batch) {
                     known.ran_ns += self.now_ns - known.resumed_ns;
                     known.is_suspended = true;
-                    known.wanted_by = None;
+                    if known.aborted.is_none() {
+                        known.wanted_by = None;
+                    }
                     known.generation += 1;
                 }
             }

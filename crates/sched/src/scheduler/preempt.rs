@@ -64,7 +64,6 @@ impl Scheduler {
         slot.suspendable
             && slot.suspended.is_none()
             && running.worker != worker
-            && running.aborted.is_none()
             && self.workers.contains_key(&running.worker)
             && !ends_soon
             && !(running.is_kept && nanos(running.ran_by(self.now)) <= running.upper_ns)
@@ -97,7 +96,10 @@ impl Scheduler {
         let running = self.running.get_mut(&batch)?;
         running.ran = running.ran_by(self.now);
         running.is_suspended = true;
-        running.wanted_by = wanted_by;
+        // One that is ending already stands, too: whoever is guaranteed does not wait for its grace.
+        if running.aborted.is_none() {
+            running.wanted_by = wanted_by;
+        }
         if let Some(at) = running.overrun_at.take() {
             self.timers.remove(&(at, Timer::Overrun(batch)));
         }
@@ -105,7 +107,7 @@ impl Scheduler {
         if let Some(at) = running.deadline_at {
             self.timers.remove(&(at, Timer::Deadline(batch)));
         }
-        if running.is_abortable {
+        if running.is_abortable && running.aborted.is_none() {
             let until = self.now.saturating_add(self.tuning.suspend_limit);
             running.suspended_until = Some(until);
             self.timers.insert((until, Timer::Suspended(batch)));
@@ -174,7 +176,7 @@ impl Scheduler {
                 .iter()
                 .filter(|(_, slot)| slot.group == group && slot.suspendable)
                 .filter_map(|(_, slot)| self.running.get(&slot.running?))
-                .filter(|running| !running.is_suspended && running.aborted.is_none())
+                .filter(|running| !running.is_suspended)
                 .collect();
             if preemptible.is_empty() {
                 continue;

@@ -246,7 +246,7 @@ impl Ledger {
         assert_eq!(running.worker, worker);
         assert!(running.is_suspended != is_suspended, "{batch} is suspended or resumed twice");
         running.is_suspended = is_suspended;
-        if is_suspended {
+        if is_suspended && running.aborted.is_none() {
             running.wanted_by = None;
         }
     }

@@ -330,7 +330,7 @@ impl Books {
                             && known.worker == *worker =>
                     {
                         slot.suspended = slot.running.take();
-                        if let Some(known) = self.batches.get_mut(batch) {
+                        if let Some(known) = self.batches.get_mut(batch).filter(|known| known.aborted.is_none()) {
                             known.wanted_by = None;
                         }
                     }
