@@ -45,22 +45,29 @@ impl WorkerProcess {
         self.thaw()
     }
 
-    /// Stops every thread of the process where it is. With the freezer, waits a few milliseconds at most for the kernel's
-    /// word that they stand; whether that came. A signal has no such word.
+    /// Stops every thread of the process where it is; [`Self::stands`] says when the last one has noticed.
     ///
     /// # Errors
     /// When the kernel refuses, or there is no freezer and it must be one.
-    pub fn suspend(&self, by: SuspendBy) -> io::Result<bool> {
+    pub fn suspend(&self, by: SuspendBy) -> io::Result<()> {
         match self.freezer().filter(|_| by != SuspendBy::Stop) {
             // It may have ended, and its group with it.
             Some(group) => match group.freeze() {
-                Err(error) if is_gone(&error) => Ok(true),
-                Err(_) if by == SuspendBy::Auto => self.signal(Signal::STOP).map(|()| false),
+                Err(error) if is_gone(&error) => Ok(()),
+                Err(_) if by == SuspendBy::Auto => self.signal(Signal::STOP),
                 frozen => frozen,
             },
             None if by == SuspendBy::Freezer => Err(io::ErrorKind::Unsupported.into()),
-            None => self.signal(Signal::STOP).map(|()| false),
+            None => self.signal(Signal::STOP),
         }
+    }
+
+    /// Whether the kernel says that every thread stands that was suspended by the freezer. A signal has no such word.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stands(&self) -> io::Result<bool> {
+        self.freezer().map_or(Ok(false), Group::is_frozen)
     }
 
     /// Lets a process go on that was suspended in this way.

@@ -328,7 +328,8 @@ fn freezing(ground: &Ground) {
     let pid = victim.process.pid;
     for by in [SuspendBy::Auto, SuspendBy::Freezer] {
         until("it computes", PATIENCE, || used(pid) > Duration::from_millis(20));
-        until("it stands", PATIENCE, || victim.process.suspend(by).unwrap());
+        victim.process.suspend(by).unwrap();
+        until("it stands", PATIENCE, || victim.process.stands().unwrap());
         let before = used(pid);
         compute_for(Duration::from_millis(100));
         assert_eq!(used(pid), before, "it stands in every thread");
@@ -336,7 +337,8 @@ fn freezing(ground: &Ground) {
         until("it goes on", PATIENCE, || used(pid) > before);
     }
     // The other way of standing still.
-    assert!(!victim.process.suspend(SuspendBy::Stop).unwrap());
+    victim.process.suspend(SuspendBy::Stop).unwrap();
+    assert!(!victim.process.stands().unwrap());
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     until("it is stopped", PATIENCE, || stat().contains(") T "));
     victim.process.resume(SuspendBy::Stop).unwrap();

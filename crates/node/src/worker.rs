@@ -281,7 +281,7 @@ impl Worker {
 
     /// Stops the process where it is.
     pub(crate) fn suspend(&self) {
-        self.tell("suspended", |process| process.suspend(self.suspend_by).map(drop));
+        self.tell("suspended", |process| process.suspend(self.suspend_by));
     }
 
     /// Lets the process go on.

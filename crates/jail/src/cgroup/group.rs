@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +18,6 @@ const MIN_SHARES: u64 = 2;
 const PERIOD_US: u64 = 100_000;
 /// The shortest quota of a period the kernel takes, microseconds.
 const MIN_QUOTA_US: u64 = 1_000;
-/// How long is waited for the kernel's word that a group is frozen. Threads that compute freeze within microseconds; one
-/// in the middle of reading a file may take longer, and freezes when it is done.
-const FREEZE_LIMIT: Duration = Duration::from_millis(10);
 
 /// What the processes of a worker may use together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,26 +161,25 @@ impl Group {
         }) && limits.max_processes.is_none_or(|most| number(&self.pids.join("pids.max")) == Some(u64::from(most)))
     }
 
-    /// Stops every thread in it where it is, and waits a little until the kernel says that they all stand; whether it did.
-    pub(crate) fn freeze(&self) -> io::Result<bool> {
+    /// Stops every thread in it where it is. One that computes elsewhere is interrupted; one that does not compute right now
+    /// stands before it does again. So there is nothing to wait for: on the caller's own processor the kernel's word that
+    /// all stand comes only after each has had its turn once more, some milliseconds later.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
         let Some(directory) = &self.freezer else { return Err(io::ErrorKind::Unsupported.into()) };
-        let (file, word, state, frozen) = match self.version {
-            Version::V2 => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
-            Version::V1 => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
-        };
-        write(directory, file, word)?;
-        let state = directory.join(state);
-        let until = Instant::now() + FREEZE_LIMIT;
-        loop {
-            if std::fs::read_to_string(&state)?.lines().any(|line| line == frozen) {
-                return Ok(true);
-            }
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            // The kernel has no event for version 1, and what is waited for is shorter than a switch of threads.
-            std::thread::yield_now();
+        match self.version {
+            Version::V2 => write(directory, "cgroup.freeze", "1"),
+            Version::V1 => write(directory, "freezer.state", "FROZEN"),
         }
+    }
+
+    /// Whether the kernel says that every thread in it stands.
+    pub(crate) fn is_frozen(&self) -> io::Result<bool> {
+        let Some(directory) = &self.freezer else { return Ok(false) };
+        let (file, word) = match self.version {
+            Version::V2 => ("cgroup.events", "frozen 1"),
+            Version::V1 => ("freezer.state", "FROZEN"),
+        };
+        Ok(std::fs::read_to_string(directory.join(file))?.lines().any(|line| line == word))
     }
 
     /// Lets them go on.
