@@ -90,7 +90,7 @@ impl Poison {
         let (bytes, digest) = (bytes_of(inputs), digest_of(inputs));
         let mut records = self.records.lock();
         self.forget_old_in(&mut records, now);
-        let has_room = records.len() < MAX_PLACEMENTS;
+        let has_room = records.len() < MAX_PLACEMENTS || records.contains_key(&key);
         let Some(inputs) = has_room.then(|| records.entry(key).or_default()) else {
             return Blame { deaths: 0, refused: false };
         };
