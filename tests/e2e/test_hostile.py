@@ -12,6 +12,7 @@ import hostile_onnx
 import tiny_onnx
 from conftest import until
 from test_life import PAIR, Load, tensor
+from test_shares import put
 
 CONFIG = """
 [workers]
@@ -198,3 +199,25 @@ def test_what_one_caller_does_to_a_shared_model_is_no_other_callers_business(str
     assert other.status == 200 and "reason" not in other.json, other.body
     assert street.globex.infer("shared", longs(a=[7], b=[2])).json["outputs"][0]["data"] == [3]
     assert platform.get("/v2/health/live").status == 200
+
+
+def test_a_tenants_workers_can_be_bounded_more_tightly_than_the_servers(street, neighbour):
+    if street.server.status()["isolation"]["level"] != "full":
+        pytest.skip("no control groups here: a bound of address space stops the runtime before it is loaded")
+    limits = {"memory_bytes": 96 << 20, "max_processes": 64, "max_cpus": 1.5}
+    trudy = street.server.tenant("trudy")
+    refused = put(street.server.admin, "tenants/trudy/share", worker={"memory_bytes": 1 << 20})
+    assert refused.status == 400 and "`worker.memory` is at least 64 MiB" in refused.error, refused.body
+    assert put(trudy, "tenants/trudy/share", worker=limits).status == 403
+    held = put(street.server.admin, "tenants/trudy/share", worker=limits)
+    assert held.json["effective"]["worker"] == limits, held.body
+    # Two matrices of 61 MiB.
+    rows = [1.0] * 4_000
+    large = json.dumps(tensor("x", [len(rows), 1], "FP32", rows)).encode()
+    assert trudy.push("trudy", "bounded", hostile_onnx.long_kernel())["state"] == "ready"
+    reply = trudy.infer("bounded", large)
+    assert (reply.status, reply.json["code"]) == (500, "model_failed"), reply.body
+    assert "more memory than its limit of 96 MiB" in reply.error
+    # Within the server's limit it is nothing.
+    assert street.mallory.push("mallory", "bounded", hostile_onnx.long_kernel())["state"] == "ready"
+    assert street.mallory.infer("bounded", large).status == 200

@@ -11,7 +11,8 @@ use tenantry_jail::Spawner;
 use tenantry_sched::{
     Batching, Decision, Event, Place, Policy, RejectReason, Scheduler, SchedulerConfig, Task, TaskKind,
 };
-use tenantry_types::{MonotonicTime, PlacementId, Signature, TaskId, Tensor, TrustDomain, VersionId};
+use tenantry_types::share::WorkerLimits;
+use tenantry_types::{MonotonicTime, PlacementId, Signature, TaskId, TenantId, Tensor, TrustDomain, VersionId};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
@@ -55,6 +56,8 @@ pub struct Node {
     pub(crate) slot_cores: SlotCores,
     /// What workers weigh on the processors. Locked before the fleet is.
     pub(crate) cpu_weights: Mutex<CpuWeights>,
+    /// What the workers of tenants may use.
+    pub(crate) worker_limits: Mutex<HashMap<TenantId, WorkerLimits>>,
     /// The limit on a worker's memory where the configuration names none.
     pub(crate) default_worker_memory_bytes: Option<u64>,
     pub(crate) incidents: Incidents,
@@ -98,6 +101,7 @@ impl Node {
             policy: Mutex::new(config.policy),
             slot_cores: SlotCores::of(&config),
             cpu_weights: Mutex::default(),
+            worker_limits: Mutex::default(),
             default_worker_memory_bytes: worker_memory::default_limit(tenantry_jail::available_memory_bytes()),
             incidents: Incidents::default(),
             poison: Poison::new(config.refuse_poison_for),

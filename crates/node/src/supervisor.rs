@@ -254,18 +254,25 @@ impl Node {
             return Err(LaunchError::Isolation(shortfall));
         }
         worker.layers.store(isolation.in_force.bits(), Ordering::Release);
+        let limits = self.worker_limits_of(worker.domain);
+        if let Some(bytes) = limits.memory_bytes {
+            // Only its launch sets it.
+            let _ = worker.memory_limit.set(bytes);
+        }
+        let named = self.tenants_worker_limits(worker.domain).memory_bytes;
+        let named = named.into_iter().chain(self.config.worker_memory_bytes).min();
         let spec = WorkerSpec {
             layers: isolation.in_force,
             start: self.config.worker_start,
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             // Address space is not memory, but all that can be bounded without a group.
-            address_space_bytes: self.config.worker_memory_bytes.filter(|_| !isolation.in_force.has(Layer::Cgroup)),
+            address_space_bytes: named.filter(|_| !isolation.in_force.has(Layer::Cgroup)),
             group: GroupLimits {
-                memory_bytes: self.worker_memory_limit(),
-                max_processes: Some(self.config.worker_max_processes),
+                memory_bytes: limits.memory_bytes,
+                max_processes: limits.max_processes,
                 cpu_weight: Some(self.cpu_weights.lock().of(worker.domain, worker.purpose)),
-                max_cpu_milli: self.config.worker_max_cpu_milli,
+                max_cpu_milli: limits.max_cpu_milli,
             },
             // Registrations run beside the slots: see `register`.
             nice: if worker.purpose == Purpose::Registration { REGISTRATION_NICE } else { self.config.worker_nice },
@@ -379,7 +386,7 @@ impl Node {
             let failures = fleet.start_failures.entry(record.worker.domain).or_default();
             *failures = failures.saturating_add(1);
         }
-        let death = death_reason(record.worker.kill_reason().as_ref(), exit, self.worker_memory_limit());
+        let death = death_reason(record.worker.kill_reason().as_ref(), exit, record.worker.memory_limit.get().copied());
         self.end_work_of(&record.worker, death.as_ref(), Some(exit.pid));
     }
 

@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     process: OnceLock<WorkerProcess>,
     channel: OnceLock<Arc<Channel>>,
     terminator: OnceLock<Terminator>,
+    /// The most memory it may use, bytes, if anybody says.
+    pub(crate) memory_limit: OnceLock<u64>,
     /// The barriers it was started with, as bits: its first word must name the same.
     pub(crate) layers: AtomicU32,
     exec: Mutex<Exec>,
@@ -239,6 +241,7 @@ impl Worker {
             process: OnceLock::new(),
             channel: OnceLock::new(),
             terminator: OnceLock::new(),
+            memory_limit: OnceLock::new(),
             layers: AtomicU32::new(0),
             exec: Mutex::default(),
             kill: Mutex::default(),

@@ -1,7 +1,12 @@
-//! The bound on a worker's memory where the kernel keeps none: the node looks.
+//! What a worker may use: the server's bounds and its tenants'; and the bound on memory where the kernel keeps none: the
+//! node looks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tenantry_types::share::WorkerLimits;
+use tenantry_types::{DataOwner, TenantId, TrustDomain};
 
 use crate::data_plane::Node;
 use crate::worker::Kill;
@@ -10,20 +15,41 @@ use crate::worker::Kill;
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Node {
-    /// The most memory a worker may use, bytes; `None` if nobody says and nobody knows how much there is.
-    pub(crate) fn worker_memory_limit(&self) -> Option<u64> {
-        self.config.worker_memory_bytes.or(self.default_worker_memory_bytes)
+    /// Changes what the workers of tenants may use; those that run keep what they were started with.
+    pub fn set_worker_limits(&self, limits: HashMap<TenantId, WorkerLimits>) {
+        *self.worker_limits.lock() = limits;
+    }
+
+    /// What a worker of this domain may use: the tightest of what the server, the model's owner and the data's owner have.
+    pub(crate) fn worker_limits_of(&self, domain: TrustDomain) -> WorkerLimits {
+        let server = WorkerLimits {
+            memory_bytes: self.config.worker_memory_bytes.or(self.default_worker_memory_bytes),
+            max_processes: Some(self.config.worker_max_processes),
+            max_cpu_milli: self.config.worker_max_cpu_milli,
+        };
+        server.tighter(self.tenants_worker_limits(domain))
+    }
+
+    /// The same without the server's.
+    pub(crate) fn tenants_worker_limits(&self, domain: TrustDomain) -> WorkerLimits {
+        let limits = self.worker_limits.lock();
+        let of = |tenant: TenantId| limits.get(&tenant).copied().unwrap_or_default();
+        let data = match domain.data_owner {
+            DataOwner::Tenant(tenant) => of(tenant),
+            DataOwner::Any => WorkerLimits::default(),
+        };
+        of(domain.model_owner).tighter(data)
     }
 
     /// Ends workers without a control group that use more memory than they may.
     pub(crate) async fn watch_workers_memory(self: Arc<Self>) {
-        let Some(limit) = self.worker_memory_limit() else { return };
         let mut interval = tokio::time::interval(LOOK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let workers = self.fleet.lock().all_workers();
             for worker in workers.into_iter().filter(|worker| !worker.is_in_group()) {
+                let Some(&limit) = worker.memory_limit.get() else { continue };
                 if worker.pid().and_then(own_memory_bytes).is_some_and(|bytes| bytes > limit) {
                     worker.kill(Kill::Memory(limit));
                 }

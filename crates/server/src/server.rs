@@ -107,6 +107,7 @@ impl Server {
         let routing = Routing::build(catalogue, &Routing::default(), &config.limits);
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
         node.set_minimums(routing.minimums());
+        node.set_worker_limits(routing.worker_limits());
         node.set_tenant_names(|| tenant_names(&routing));
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
@@ -341,6 +342,7 @@ impl Server {
         let revision = next.revision;
         // First: whoever finds the new table finds its minimums in force.
         self.node.set_minimums(next.minimums());
+        self.node.set_worker_limits(next.worker_limits());
         self.routing.store(Arc::clone(&next));
         let told = shares::changes(&previous.shares, &next.shares);
         if !told.is_empty() {

@@ -176,6 +176,7 @@ pub(crate) fn of_tenant(settings: &ShareSettings, limits: &Limits, groups: &Slot
         max_bodies_bytes: Some(settings.max_bodies_bytes.unwrap_or(limits.tenant_max_bodies_bytes)),
         slot_group: settings.slot_group.clone().filter(|name| groups.contains(name)),
         batch_with_others: Some(settings.batches_with_others()),
+        worker: settings.worker,
     }
 }
 
@@ -204,6 +205,7 @@ pub(crate) fn within(own: &ShareSettings, tenant: &ShareSettings) -> ShareSettin
         max_bodies_bytes: tenant.max_bodies_bytes,
         slot_group: tenant.slot_group.clone(),
         batch_with_others: tenant.batch_with_others,
+        worker: tenant.worker,
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
-use tenantry_types::share::DeviceRate;
+use tenantry_types::share::{DeviceRate, WorkerLimits};
 use tenantry_types::{Digest, ModelName, ShareSettings, ShareSubject};
 
 use crate::WriteError;
 use crate::limits::{
     MAX_BURST_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WEIGHT_MILLI,
-    MAX_WORD_BYTES, MAX_WORDS,
+    MAX_WORD_BYTES, MAX_WORDS, MIN_WORKER_CPU_MILLI, MIN_WORKER_MEMORY_BYTES, MIN_WORKER_PROCESSES,
 };
 use crate::records::{DeploymentChange, NewVersion, StoredFile};
 
@@ -146,6 +146,7 @@ pub(crate) fn share(subject: ShareSubject, settings: &ShareSettings) -> Checked 
         ("slot_group", settings.slot_group.is_some() && !of_tenant),
         ("batch_with_others", settings.batch_with_others.is_some() && !of_tenant),
         ("max_bodies_bytes", settings.max_bodies_bytes.is_some() && !of_tenant),
+        ("worker", !settings.worker.is_empty() && !of_tenant),
     ];
     if let Some((field, _)) = wrong_place.iter().find(|(_, is_wrong)| *is_wrong) {
         return invalid(format!("`{field}` can be set for tenants only"));
@@ -181,7 +182,22 @@ pub(crate) fn share(subject: ShareSubject, settings: &ShareSettings) -> Checked 
     if long(settings.reservation) || long(settings.device_time) {
         return invalid(format!("a burst is at most {MAX_BURST_MS} milliseconds of device time"));
     }
+    worker_limits(&settings.worker)?;
     settings.slot_group.iter().try_for_each(|group| word("name of the slot group", group))
+}
+
+/// With less than the least, no worker gets as far as loading the runtime.
+fn worker_limits(limits: &WorkerLimits) -> Checked {
+    if limits.memory_bytes.is_some_and(|bytes| bytes < MIN_WORKER_MEMORY_BYTES) {
+        return invalid(format!("`worker.memory` is at least {} MiB", MIN_WORKER_MEMORY_BYTES >> 20));
+    }
+    if limits.max_processes.is_some_and(|most| most < MIN_WORKER_PROCESSES) {
+        return invalid(format!("`worker.max_processes` is at least {MIN_WORKER_PROCESSES}"));
+    }
+    if limits.max_cpu_milli.is_some_and(|milli| milli < MIN_WORKER_CPU_MILLI) {
+        return invalid(format!("`worker.max_cpus` is at least {}", f64::from(MIN_WORKER_CPU_MILLI) / 1e3));
+    }
+    Ok(())
 }
 
 /// The digest of a file list: each name, digest and length in order, none of which can be mistaken for another.

@@ -18,6 +18,12 @@ pub const MAX_ALIASES_PER_MODEL: usize = 100;
 pub const MAX_WEIGHT_MILLI: u32 = 1_000_000;
 /// The largest burst of device time, milliseconds: one day.
 pub const MAX_BURST_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The least memory of a worker a tenant can be bounded to, bytes.
+pub const MIN_WORKER_MEMORY_BYTES: u64 = 64 << 20;
+/// The fewest processes and threads of a worker a tenant can be bounded to.
+pub const MIN_WORKER_PROCESSES: u32 = 16;
+/// The least processor time of a worker a tenant can be bounded to, thousandths of a processor.
+pub const MIN_WORKER_CPU_MILLI: u32 = 50;
 /// The longest description, bytes.
 pub const MAX_DESCRIPTION_BYTES: usize = 16 << 10;
 /// The longest label, framework, tag or dependency, bytes.

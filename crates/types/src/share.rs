@@ -98,6 +98,41 @@ pub struct RequestRate {
     pub burst: u32,
 }
 
+/// What each worker of a tenant may use. What is absent is the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerLimits {
+    /// Memory, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_processes: Option<u32>,
+    /// Processor time, thousandths of a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cpu_milli: Option<u32>,
+}
+
+impl WorkerLimits {
+    /// Whether nothing is bounded.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The tighter of each.
+    #[must_use]
+    pub fn tighter(self, other: Self) -> Self {
+        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            one.into_iter().chain(other).min()
+        }
+        Self {
+            memory_bytes: least(self.memory_bytes, other.memory_bytes),
+            max_processes: least(self.max_processes, other.max_processes),
+            max_cpu_milli: least(self.max_cpu_milli, other.max_cpu_milli),
+        }
+    }
+}
+
 /// The settings of one node of the share tree. What is absent has its default, or its parent's bound.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -141,6 +176,9 @@ pub struct ShareSettings {
     /// Whether its requests may share batches, and so workers, with other tenants' where a model allows that; tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_with_others: Option<bool>,
+    /// What each of its workers may use; tenants only.
+    #[serde(skip_serializing_if = "WorkerLimits::is_empty")]
+    pub worker: WorkerLimits,
 }
 
 impl ShareSettings {
@@ -157,6 +195,16 @@ impl ShareSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tighter_bound_of_a_worker_counts() {
+        let one = WorkerLimits { memory_bytes: Some(3), max_processes: None, max_cpu_milli: Some(1) };
+        let other = WorkerLimits { memory_bytes: Some(2), max_processes: Some(5), max_cpu_milli: Some(4) };
+        let both = WorkerLimits { memory_bytes: Some(2), max_processes: Some(5), max_cpu_milli: Some(1) };
+        assert_eq!((one.tighter(other), other.tighter(one)), (both, both));
+        assert_eq!(WorkerLimits::default().tighter(one), one);
+        assert!(WorkerLimits::default().is_empty() && !one.is_empty());
+    }
 
     #[test]
     fn subjects_print_and_parse_back() {

@@ -14,7 +14,7 @@ pub use audit::{Audit, AuditActor, AuditRecord};
 pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, TenantIsolation};
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,
-    Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
+    Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier, WorkerLimits,
 };
 
 /// Every error's body.

@@ -114,6 +114,9 @@ pub(crate) enum LimitName {
     MaxBodies,
     SlotGroup,
     BatchWithOthers,
+    WorkerMemory,
+    WorkerProcesses,
+    WorkerCpus,
 }
 
 /// A share and limits; what is not named stays as it is.
@@ -167,6 +170,15 @@ pub(crate) struct Limits {
     /// Whether its requests may share batches with other tenants'; tenants only.
     #[arg(long, value_name = "true|false")]
     pub(crate) batch_with_others: Option<bool>,
+    /// Memory of each of its workers, such as 512MiB; from its next worker on; tenants only.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) worker_memory: Option<ByteSize>,
+    /// Processes and threads of each of its workers; tenants only.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) worker_processes: Option<u32>,
+    /// Processor time of each of its workers, in processors: 1.5 is one and a half; tenants only.
+    #[arg(long, value_name = "PROCESSORS")]
+    pub(crate) worker_cpus: Option<f64>,
     /// Take a setting back; may be given several times.
     #[arg(long, value_enum, value_name = "SETTING")]
     pub(crate) unset: Vec<LimitName>,

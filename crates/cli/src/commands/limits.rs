@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tenantry_api::admin::types::{
-    DeviceTime, RequestRate, Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier,
+    DeviceTime, RequestRate, Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier, WorkerLimits,
 };
 use ureq::http::Method;
 
@@ -50,6 +50,12 @@ fn changed(now: ShareSettings, limits: &Limits) -> ShareSettings {
     let millis = |burst: Duration| u64::try_from(burst.as_millis()).unwrap_or(u64::MAX);
     let device = |slots: f64, burst: Option<Duration>| DeviceTime { slots, burst_ms: burst.map(millis) };
     let rate = |per_second| RequestRate { per_second, burst: limits.burst };
+    let worker = new.worker.unwrap_or_default();
+    let worker = WorkerLimits {
+        memory_bytes: limits.worker_memory.map(|size| size.0).or(worker.memory_bytes),
+        max_processes: limits.worker_processes.or(worker.max_processes),
+        max_cpus: limits.worker_cpus.or(worker.max_cpus),
+    };
     ShareSettings {
         organisation: limits.organisation.clone().or(new.organisation),
         tier: limits.tier.map(api_tier).or(new.tier),
@@ -64,7 +70,12 @@ fn changed(now: ShareSettings, limits: &Limits) -> ShareSettings {
         max_bodies_bytes: limits.max_bodies.map(|size| size.0).or(new.max_bodies_bytes),
         slot_group: limits.slot_group.clone().or(new.slot_group),
         batch_with_others: limits.batch_with_others.or(new.batch_with_others),
+        worker: (worker != WorkerLimits::default()).then_some(worker),
     }
+}
+
+fn worker(settings: &mut ShareSettings) -> &mut WorkerLimits {
+    settings.worker.get_or_insert_default()
 }
 
 fn unset(settings: &mut ShareSettings, name: LimitName) {
@@ -82,6 +93,9 @@ fn unset(settings: &mut ShareSettings, name: LimitName) {
         LimitName::MaxBodies => settings.max_bodies_bytes = None,
         LimitName::SlotGroup => settings.slot_group = None,
         LimitName::BatchWithOthers => settings.batch_with_others = None,
+        LimitName::WorkerMemory => worker(settings).memory_bytes = None,
+        LimitName::WorkerProcesses => worker(settings).max_processes = None,
+        LimitName::WorkerCpus => worker(settings).max_cpus = None,
     }
 }
 
@@ -133,6 +147,13 @@ fn print(share: &Share) {
         row("slots", Some(slots), set.slot_group.is_some());
         let together = if holds.batch_with_others { "with other tenants" } else { "apart" };
         row("batches", Some(together.to_owned()), set.batch_with_others.is_some());
+        let (worker, own) = (holds.worker.unwrap_or_default(), set.worker.unwrap_or_default());
+        let server = || Some("the server's".to_owned());
+        row("worker memory", worker.memory_bytes.map(size).or_else(server), own.memory_bytes.is_some());
+        let processes = worker.max_processes.map(|most| most.to_string());
+        row("worker processes", processes.or_else(server), own.max_processes.is_some());
+        let cpus = worker.max_cpus.map(|cpus| cpus.to_string());
+        row("worker processors", cpus.or_else(server), own.max_cpus.is_some());
     }
     print_table(&rows, "");
 }

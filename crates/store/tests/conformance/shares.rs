@@ -1,7 +1,7 @@
 //! Organisations and the settings of the share tree.
 
 use tenantry_store::{Role, ShareRecord, Store, Thing, WriteError};
-use tenantry_types::share::{DeviceRate, RequestRate, ShareTier};
+use tenantry_types::share::{DeviceRate, RequestRate, ShareTier, WorkerLimits};
 use tenantry_types::{ErrorCode, KeyId, ServiceError, ShareSettings, ShareSubject, TenantId};
 
 use crate::support::{Shared, model, tenant};
@@ -62,6 +62,7 @@ pub(crate) async fn settings_are_kept_by_subject_and_change_by_compare_and_set(b
         max_bodies_bytes: Some(1 << 30),
         slot_group: Some("gold".to_owned()),
         batch_with_others: Some(true),
+        worker: WorkerLimits { memory_bytes: Some(1 << 30), max_processes: Some(64), max_cpu_milli: Some(1_500) },
     };
     let first = set(&store, subject, everything.clone()).await.unwrap();
     assert_eq!((first.generation, &first.settings), (1, &everything));

@@ -2,7 +2,7 @@
 
 use tenantry_server::Policy;
 use tenantry_server::admin as values;
-use tenantry_types::share::{DeviceRate, RequestRate, ShareTier};
+use tenantry_types::share::{DeviceRate, RequestRate, ShareTier, WorkerLimits};
 use tenantry_types::{ServiceError, ShareSettings};
 
 use super::super::types;
@@ -35,6 +35,19 @@ fn rate(rate: types::RequestRate) -> Result<RequestRate, ServiceError> {
     Ok(RequestRate { milli_per_second, burst })
 }
 
+fn worker_limits(limits: types::WorkerLimits) -> Result<WorkerLimits, ServiceError> {
+    let types::WorkerLimits { memory_bytes, max_processes, max_cpus } = limits;
+    let milli = max_cpus.map(|cpus| parts("worker.max_cpus", cpus, 1e3, 1_000_000)).transpose()?;
+    let max_cpu_milli = milli.map(|milli| u32::try_from(milli).unwrap_or(u32::MAX));
+    Ok(WorkerLimits { memory_bytes, max_processes, max_cpu_milli })
+}
+
+fn shown(limits: WorkerLimits) -> Option<types::WorkerLimits> {
+    let WorkerLimits { memory_bytes, max_processes, max_cpu_milli } = limits;
+    let max_cpus = max_cpu_milli.map(|milli| f64::from(milli) / 1e3);
+    (!limits.is_empty()).then_some(types::WorkerLimits { memory_bytes, max_processes, max_cpus })
+}
+
 impl TryFrom<types::ShareChange> for values::ShareChange {
     type Error = ServiceError;
     fn try_from(change: types::ShareChange) -> Result<Self, ServiceError> {
@@ -59,6 +72,7 @@ impl TryFrom<types::ShareChange> for values::ShareChange {
                 max_bodies_bytes: settings.max_bodies_bytes,
                 slot_group: settings.slot_group,
                 batch_with_others: settings.batch_with_others,
+                worker: settings.worker.map(worker_limits).transpose()?.unwrap_or_default(),
             },
         })
     }
@@ -120,6 +134,7 @@ impl From<values::ShareInfo> for types::Share {
                 max_bodies_bytes: settings.max_bodies_bytes,
                 slot_group: settings.slot_group,
                 batch_with_others: settings.batch_with_others,
+                worker: shown(settings.worker),
             },
             effective: types::EffectiveShare {
                 batch_with_others: effective.batches_with_others(),
@@ -134,6 +149,7 @@ impl From<values::ShareInfo> for types::Share {
                 max_body_bytes: effective.max_body_bytes,
                 max_bodies_bytes: effective.max_bodies_bytes,
                 slot_group: effective.slot_group,
+                worker: shown(effective.worker),
             },
         }
     }
@@ -202,7 +218,8 @@ mod tests {
         let json = r#"{"generation":3,"settings":{"organisation":"group","tier":"best_effort","weight":2.5,
             "reservation":{"slots":0.25},"device_time":{"slots":1.5,"burst_ms":7},"request_rate":{"per_second":12.5},
             "max_requests":1,"max_queued_tasks":2,"max_queued_bytes":3,"max_body_bytes":4,"max_bodies_bytes":5,
-            "slot_group":"gold","batch_with_others":true}}"#;
+            "slot_group":"gold","batch_with_others":true,
+            "worker":{"memory_bytes":268435456,"max_processes":64,"max_cpus":1.5}}}"#;
         let given = change(json).unwrap();
         assert_eq!(given.settings.reservation, Some(DeviceRate { ppm: 250_000, burst_ms: 100 }));
         assert_eq!(given.settings.request_rate, Some(RequestRate { milli_per_second: 12_500, burst: 2 }));
@@ -227,6 +244,7 @@ mod tests {
             (r#"{"settings":{"reservation":{"slots":0}}}"#, "reservation"),
             (r#"{"settings":{"device_time":{"slots":1e300}}}"#, "device_time"),
             (r#"{"settings":{"request_rate":{"per_second":0.0001}}}"#, "request_rate"),
+            (r#"{"settings":{"worker":{"max_cpus":0}}}"#, "worker.max_cpus"),
         ] {
             let refused = change(json).unwrap_err();
             assert!(refused.message.contains(field), "{refused}");

@@ -117,6 +117,24 @@ pub struct ShareSettings {
     /// not for a guaranteed tenant nor for one with a slot group. Tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_with_others: Option<bool>,
+    /// What each of its workers may use, where that is less than the server's; from its next worker on. Tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerLimits>,
+}
+
+/// What a worker may use. What is absent is the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerLimits {
+    /// Memory, bytes: at least 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads: at least 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_processes: Option<u32>,
+    /// Processor time, in processors: 1.5 is one and a half.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cpus: Option<f64>,
 }
 
 /// What settings are to become, as a whole.
@@ -203,6 +221,9 @@ pub struct EffectiveShare {
     pub slot_group: Option<String>,
     /// Whether its requests may share batches and workers with other tenants'.
     pub batch_with_others: bool,
+    /// What each of its workers may use, where that is less than the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerLimits>,
 }
 
 /// The settings of a node of the share tree, and what holds in the end.
