@@ -183,12 +183,14 @@ impl Scheduler {
     }
 
     /// The first task of a reservation that its burst lets start on a slot before its E: as every batch that is not to be
-    /// interrupted, it has to leave all that is reserved there in time.
+    /// interrupted, it has to leave all that others have reserved there in time.
     pub(super) fn early_of(&self, reserve: &Reserve, slot: SlotId) -> Option<Pick> {
         let until = self.now.as_nanos().saturating_add(reserve.lead_ns);
         let pick = self.first_of(reserve, until)?;
-        let upper_ns = i128::from(self.waiting.get(&pick.sequence)?.upper_ns);
-        (upper_ns <= self.room(slot, &[pick.sequence])).then_some(pick)
+        let waiting = self.waiting.get(&pick.sequence)?;
+        let own = waiting.tag.map(|tag| tag.reserve);
+        let is_alone = self.reserves.at(slot).iter().all(|&id| Some(id) == own);
+        (is_alone || i128::from(waiting.upper_ns) <= self.room(slot, &[pick.sequence])).then_some(pick)
     }
 
     /// Whether a task that runs by its reservation does so before its E.
