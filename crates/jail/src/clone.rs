@@ -58,24 +58,8 @@ impl Cloned {
 /// The caller must be the only thread of its process. `serial` tells children apart.
 pub(crate) fn spawn(command: &mut Command, namespaces: bool, group: Option<&Group>, serial: u64) -> io::Result<Cloned> {
     use std::os::unix::process::CommandExt;
-    let (mut complaint, mut complain) = pipe()?;
-    let child = clone(namespaces, group, serial, || {
-        // Comes back only if it failed; the pipe is closed by exec.
-        let error = command.exec();
-        let number = error.raw_os_error().unwrap_or(libc::EIO);
-        let _ = complain.write_all(&number.to_ne_bytes());
-        None
-    })?;
-    drop(complain);
-    let mut number = [0; 4];
-    match complaint.read_exact(&mut number) {
-        // The end of the pipe without a word: it was executed, or died before it could complain.
-        Err(_) => Ok(child),
-        Ok(()) => {
-            child.kill();
-            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
-        }
-    }
+    // It comes back only if it failed; exec closes the pipe by which that is told.
+    fork(namespaces, group, serial, || Err(command.exec()), || None)
 }
 
 /// Forks a child, in namespaces of its own and in a group if wanted, that does `settle` and then `work`. Returns when it has settled, or
@@ -102,6 +86,7 @@ pub(crate) fn fork(
     })?;
     let mut number = [0; 4];
     match complaint.read_exact(&mut number) {
+        // The end of the pipe without a word: it went well, or the child died before it could complain.
         Err(_) => Ok(child),
         Ok(()) => {
             child.kill();

@@ -255,21 +255,20 @@ impl Node {
         }
         worker.layers.store(isolation.in_force.bits(), Ordering::Release);
         let limits = self.worker_limits_of(worker.domain);
-        if let Some(bytes) = limits.memory_bytes {
+        let memory_bytes = self.worker_memory_limit(limits.memory_bytes);
+        if let Some(bytes) = memory_bytes {
             // Only its launch sets it.
             let _ = worker.memory_limit.set(bytes);
         }
-        let named = self.tenants_worker_limits(worker.domain).memory_bytes;
-        let named = named.into_iter().chain(self.config.worker_memory_bytes).min();
         let spec = WorkerSpec {
             layers: isolation.in_force,
             start: self.config.worker_start,
             runtime_library: self.config.runtime_library.clone(),
             cpus: self.config.worker_cpus.clone(),
             // Address space is not memory, but all that can be bounded without a group.
-            address_space_bytes: named.filter(|_| !isolation.in_force.has(Layer::Cgroup)),
+            address_space_bytes: limits.memory_bytes.filter(|_| !isolation.in_force.has(Layer::Cgroup)),
             group: GroupLimits {
-                memory_bytes: limits.memory_bytes,
+                memory_bytes,
                 max_processes: limits.max_processes,
                 cpu_weight: Some(self.cpu_weights.lock().of(worker.domain, worker.purpose)),
                 max_cpu_milli: limits.max_cpu_milli,

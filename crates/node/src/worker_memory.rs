@@ -20,25 +20,27 @@ impl Node {
         *self.worker_limits.lock() = limits;
     }
 
-    /// What a worker of this domain may use: the tightest of what the server, the model's owner and the data's owner have.
+    /// What somebody says a worker of this domain may use: the tightest of what the configuration, the model's owner and the
+    /// data's owner have.
     pub(crate) fn worker_limits_of(&self, domain: TrustDomain) -> WorkerLimits {
         let server = WorkerLimits {
-            memory_bytes: self.config.worker_memory_bytes.or(self.default_worker_memory_bytes),
+            memory_bytes: self.config.worker_memory_bytes,
             max_processes: Some(self.config.worker_max_processes),
             max_cpu_milli: self.config.worker_max_cpu_milli,
         };
-        server.tighter(self.tenants_worker_limits(domain))
-    }
-
-    /// The same without the server's.
-    pub(crate) fn tenants_worker_limits(&self, domain: TrustDomain) -> WorkerLimits {
         let limits = self.worker_limits.lock();
         let of = |tenant: TenantId| limits.get(&tenant).copied().unwrap_or_default();
         let data = match domain.data_owner {
             DataOwner::Tenant(tenant) => of(tenant),
             DataOwner::Any => WorkerLimits::default(),
         };
-        of(domain.model_owner).tighter(data)
+        server.tighter(of(domain.model_owner)).tighter(data)
+    }
+
+    /// The memory a worker may use, bytes: what somebody says, and where the configuration is silent no more than the default.
+    pub(crate) fn worker_memory_limit(&self, named_bytes: Option<u64>) -> Option<u64> {
+        let server = self.config.worker_memory_bytes.or(self.default_worker_memory_bytes);
+        named_bytes.into_iter().chain(server).min()
     }
 
     /// Ends workers without a control group that use more memory than they may.

@@ -1,12 +1,8 @@
 //! How well workers must be kept apart for whom: what is demanded, what the node is told of it, what callers are told.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use tenantry_node::{Minimums, Shortfall};
 use tenantry_plan::Quarantine;
-use tenantry_types::share::WorkerLimits;
-use tenantry_types::{ErrorCode, Level, ModelRef, MonotonicTime, ServiceError, TenantId};
+use tenantry_types::{ErrorCode, Level, ModelRef, MonotonicTime, ServiceError};
 
 use crate::limits::reason;
 use crate::routing::{RoutedModel, RoutedTenant, Routing};
@@ -47,14 +43,6 @@ impl Routing {
             tenants: tenants.filter(|(_, level)| demands(level)).collect(),
             versions: versions.filter(|(_, level)| demands(level)).collect(),
         }
-    }
-}
-
-impl Routing {
-    /// What the workers of each tenant may use, as the node is told; those without bounds of their own are left out.
-    pub(crate) fn worker_limits(&self) -> HashMap<TenantId, WorkerLimits> {
-        let of = |tenant: &Arc<RoutedTenant>| Some((tenant.id, tenant.share.as_ref()?.settings.worker));
-        self.tenants.values().filter_map(of).filter(|(_, limits)| !limits.is_empty()).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredF
 use tenantry_types::error::sanitise;
 use tenantry_types::model::EngineOptions;
 use tenantry_types::name::MAX_NAME_BYTES;
+use tenantry_types::share::WorkerLimits;
 use tenantry_types::{
     DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
     PlacementId, ServiceError, ShareSettings, TenantId, TenantName, TrustDomain, VersionId,
@@ -153,6 +154,12 @@ pub(crate) struct Servable {
 }
 
 impl Routing {
+    /// What the workers of each tenant may use, as the node is told; those without bounds of their own are left out.
+    pub(crate) fn worker_limits(&self) -> HashMap<TenantId, WorkerLimits> {
+        let of = |tenant: &Arc<RoutedTenant>| Some((tenant.id, tenant.share.as_ref()?.settings.worker));
+        self.tenants.values().filter_map(of).filter(|(_, limits)| !limits.is_empty()).collect()
+    }
+
     /// The model a caller means: `name` in his own tenant, `owner/name` if the owner is he or shares it with him.
     ///
     /// # Errors

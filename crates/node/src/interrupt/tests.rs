@@ -257,11 +257,17 @@ async fn a_run_that_is_ending_can_be_suspended_and_ends_when_it_goes_on() {
     let bed = Bed::start(2).await;
     let endless = bed.count_to(i64::MAX);
     let (batch, worker, _) = bed.running().await;
+    // Stopped behind the node's back, it hears nothing before it is let go on.
+    rustix::process::kill_process(bed.pid(worker), rustix::process::Signal::STOP).unwrap();
     bed.node.abort(batch, AbortCause::Deadline);
     bed.node.suspend(batch, worker);
     let other = bed.load().await;
-    assert_eq!(total(&bed.count_to(7).await.unwrap()), 7);
     assert_ne!(worker, other);
+    let since = bed.node.now();
+    while bed.node.now().saturating_since(since) < 2 * TERMINATION_GRACE {
+        assert_eq!(total(&bed.count_to(LONG).await.unwrap()), LONG);
+    }
+    assert!(bed.stats_of(worker).is_some_and(|stats| stats.suspended));
     bed.node.resume(batch, worker);
     assert_eq!(endless.await.unwrap_err(), ServeError::Expired);
     assert_eq!(bed.node.stats().worker_deaths, 0);
