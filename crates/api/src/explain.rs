@@ -23,6 +23,8 @@ struct Answered {
     suspended_us: u64,
     batch_rows: u32,
     phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -41,7 +43,7 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 
 /// Says where the time of an answered request went.
 pub(crate) fn answered(reply: &mut Reply, explanation: &Explanation) {
-    let Explanation { admission, queue, batch_wait, device, suspended, batch_rows, phase } = *explanation;
+    let Explanation { admission, queue, batch_wait, device, suspended, batch_rows, phase, cache } = *explanation;
     insert(
         reply,
         &Answered {
@@ -52,6 +54,7 @@ pub(crate) fn answered(reply: &mut Reply, explanation: &Explanation) {
             suspended_us: micros(suspended),
             batch_rows,
             phase,
+            cache,
         },
     );
 }
@@ -93,12 +96,15 @@ mod tests {
             suspended: Duration::ZERO,
             batch_rows: 8,
             phase: "reserved",
+            cache: None,
         };
         answered(&mut reply, &explanation);
         assert_eq!(
             reply.headers()[TIMING],
             r#"{"admission_us":1,"queue_us":2,"batch_wait_us":3,"device_us":4,"suspended_us":0,"batch_rows":8,"phase":"reserved"}"#
         );
+        answered(&mut reply, &Explanation { cache: Some("hit"), ..explanation });
+        assert!(reply.headers()[TIMING].to_str().unwrap().ends_with(r#""phase":"reserved","cache":"hit"}"#));
         let error = ServiceError::new(ErrorCode::ResourceExhausted, "no")
             .because("request_rate")
             .retry_after(Duration::from_millis(5));

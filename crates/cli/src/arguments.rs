@@ -358,7 +358,8 @@ pub(crate) enum Model {
     },
     /// Send all traffic of a model to a version; set how many copies are kept loaded.
     #[command(after_help = "Examples:\n  tenantry model deploy digits 4\n  \
-                            tenantry model deploy digits --min-replicas 1 --max-replicas 2")]
+                            tenantry model deploy digits --min-replicas 1 --max-replicas 2\n  \
+                            tenantry model deploy digits --cache 10m")]
     Deploy {
         /// The model: `name`, or `owner/name`.
         model: ModelRef,
@@ -376,6 +377,12 @@ pub(crate) enum Model {
         /// How long a request may take when its client names no timeout, such as 500ms.
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         default_timeout: Option<Duration>,
+        /// How long an answer is kept and given again for the same request of the same tenant, such as 10m.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        cache: Option<Duration>,
+        /// Keep no answers, and forget those that are kept.
+        #[arg(long, conflicts_with = "cache")]
+        no_cache: bool,
     },
     /// Set how well the workers that run a model must be kept apart; where they are not, it is not run.
     #[command(after_help = "Example:\n  tenantry model set digits --min-isolation isolated")]

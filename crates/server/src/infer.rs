@@ -6,9 +6,10 @@ use std::time::Duration;
 use tenantry_node::{ServeError, Submission, Timing};
 use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::{
-    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
+    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature, Tensor,
 };
 
+use crate::cache::{CacheUse, NO_TIME, Parts};
 use crate::inputs;
 use crate::limits::reason;
 use crate::metrics::FlowMetrics;
@@ -34,6 +35,8 @@ pub struct Inferred {
     pub admission: Duration,
     /// The request's id, as given to [`Server::infer`].
     pub request: RequestId,
+    /// Whether it was computed for this request.
+    pub cache: CacheUse,
 }
 
 /// Where an answered request's time went, for whoever sent it.
@@ -51,8 +54,10 @@ pub struct Explanation {
     pub suspended: Duration,
     /// Rows of its batch.
     pub batch_rows: u32,
-    /// Under which promise it ran: `reserved` or `shared`.
+    /// Under which promise it ran: `reserved` or `shared`; `none` if it did not run.
     pub phase: &'static str,
+    /// `hit` or `miss`, where answers are kept.
+    pub cache: Option<&'static str>,
 }
 
 impl Inferred {
@@ -66,9 +71,15 @@ impl Inferred {
             device: device_time,
             suspended,
             batch_rows,
-            phase: match phase {
-                Phase::Reserved => "reserved",
-                Phase::Shared => "shared",
+            phase: match (self.cache, phase) {
+                (CacheUse::Hit, _) => "none",
+                (_, Phase::Reserved) => "reserved",
+                (_, Phase::Shared) => "shared",
+            },
+            cache: match self.cache {
+                CacheUse::Off => None,
+                CacheUse::Miss => Some("miss"),
+                CacheUse::Hit => Some("hit"),
             },
         }
     }
@@ -192,6 +203,21 @@ impl Server {
         let timeout = infer.timeout.or(model.deployment.default_timeout).unwrap_or(self.limits.default_timeout);
         let timeout = timeout.min(self.limits.max_timeout);
         let inputs = inputs::checked(infer.inputs, signature).map_err(in_model)?;
+        let parts = Parts {
+            tenant: principal.tenant,
+            version: version.id,
+            generation: model.deployment.generation,
+            inputs: &inputs,
+            parameters: &infer.parameters,
+            outputs: &infer.outputs,
+        };
+        let place = self.cache_place(principal, &model.deployment, parts).await;
+        let admission = || self.node.now().saturating_since(attempt.permit.arrived());
+        if let Some(outputs) = place.as_ref().and_then(|place| self.cached(place, flow)) {
+            let (timing, admission, cache) = (NO_TIME, admission(), CacheUse::Hit);
+            let response = response(infer.model, infer.id, &version, outputs);
+            return Ok(Inferred { response, timing, admission, request, cache });
+        }
         let submission = Submission {
             placement: self.placement(principal, &model, servable),
             tenant: principal.tenant,
@@ -204,21 +230,19 @@ impl Server {
             // An inference has no effect but its answer, so running it twice harms nobody.
             abortable: true,
         };
-        let admission = self.node.now().saturating_since(attempt.permit.arrived());
+        let admission = admission();
         let answer = self.node.submit(submission).await.map_err(|error| refusal(error, shown, &version))?;
         let Timing { queue_wait, device_time, batch_rows, .. } = answer.timing;
         flow.ran(queue_wait, device_time, batch_rows);
-        Ok(Inferred {
-            response: InferResponse {
-                version: version.number.to_string(),
-                model: infer.model,
-                id: infer.id,
-                outputs: answer.outputs,
-            },
-            timing: answer.timing,
-            admission,
-            request,
-        })
+        let cache = match place {
+            None => CacheUse::Off,
+            Some(place) => {
+                self.keep_answer(principal, &place, &answer.outputs);
+                CacheUse::Miss
+            }
+        };
+        let response = response(infer.model, infer.id, &version, answer.outputs);
+        Ok(Inferred { response, timing: answer.timing, admission, request, cache })
     }
 
     /// The metrics of a caller's requests to a model.
@@ -319,6 +343,10 @@ impl Server {
         let in_force = self.node.quarantine_in(version.id, routed.domain(principal.routed()))?;
         Some(format!("model `{name}` is not started for now: {}", in_force.reason))
     }
+}
+
+fn response(model: ModelRef, id: Option<String>, version: &RoutedVersion, outputs: Vec<Tensor>) -> InferResponse {
+    InferResponse { model, version: version.number.to_string(), id, outputs }
 }
 
 /// The refusal table: whose fault it is, which limit it was, and when to try again.

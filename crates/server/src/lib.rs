@@ -16,6 +16,7 @@ mod archive;
 mod audit;
 mod auth;
 mod bootstrap;
+mod cache;
 pub mod config;
 mod infer;
 mod inputs;
@@ -32,6 +33,7 @@ mod testing;
 
 pub use auth::Principal;
 pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
+pub use cache::CacheUse;
 pub use infer::{Explanation, Inferred, ModelMetadata, ModelReadiness, ModelSummary};
 pub use limits::Permit;
 pub use server::{Server, ServerConfig, StartError};

@@ -86,6 +86,9 @@ pub(crate) struct Metrics {
     queue_wait: Family<FlowLabels, Histogram, fn() -> Histogram>,
     device_time: Family<FlowLabels, Seconds>,
     batch_rows: Family<FlowLabels, Histogram, fn() -> Histogram>,
+    cache_hits: Family<FlowLabels, Counter>,
+    cache_misses: Family<FlowLabels, Counter>,
+    cache_evicted_bytes: Family<TenantLabels, Counter>,
     registrations: Family<OutcomeLabels, Counter>,
     pub(crate) gauges: Gauges,
     /// Held while figures of the node are taken over: two readers at once would count them twice.
@@ -104,6 +107,7 @@ pub(crate) struct Gauges {
     pub(crate) queued_bytes: Gauge,
     pub(crate) running_batches: Gauge,
     pub(crate) slots: Gauge,
+    pub(crate) cache_bytes: Gauge,
     pub(crate) registering: Gauge,
     pub(crate) isolation_level: Gauge,
     pub(crate) isolation_minimum: Gauge,
@@ -129,6 +133,10 @@ pub(crate) struct FlowMetrics {
     queue_wait: Histogram,
     device_time: Seconds,
     batch_rows: Histogram,
+    cache_hits: Family<FlowLabels, Counter>,
+    cache_misses: Family<FlowLabels, Counter>,
+    /// Hits and misses; looked up on first use, as most models keep no answers.
+    looked_up: [OnceLock<Counter>; 2],
 }
 
 impl Metrics {
@@ -143,6 +151,9 @@ impl Metrics {
         let device_time = Family::<FlowLabels, Seconds>::default();
         let batch_rows =
             Family::<FlowLabels, Histogram, fn() -> Histogram>::new_with_constructor(row_buckets as fn() -> Histogram);
+        let cache_hits = Family::<FlowLabels, Counter>::default();
+        let cache_misses = Family::<FlowLabels, Counter>::default();
+        let cache_evicted_bytes = Family::<TenantLabels, Counter>::default();
         let registrations = Family::<OutcomeLabels, Counter>::default();
         let gauges = Gauges::default();
         let mut registry = Registry::with_prefix("tenantry");
@@ -157,6 +168,14 @@ impl Metrics {
         registry.register("queue_wait_seconds", "From submission to dispatch", queue_wait.clone());
         registry.register("device_time_seconds", "Slot time, shared within a batch", device_time.clone());
         registry.register("batch_rows", "Rows of the batch a request ran in", batch_rows.clone());
+        registry.register("cache_hits", "Requests answered with what was computed before", cache_hits.clone());
+        registry.register("cache_misses", "Requests computed whose answer may be kept", cache_misses.clone());
+        registry.register(
+            "cache_evicted_bytes",
+            "Kept answers removed to make room for newer ones of the same tenant",
+            cache_evicted_bytes.clone(),
+        );
+        registry.register("cache_bytes", "Answers kept to be given again", gauges.cache_bytes.clone());
         registry.register("registrations", "Finished registrations by outcome", registrations.clone());
         registry.register("workers", "Worker processes", gauges.workers.clone());
         registry.register("replicas", "Loaded versions", gauges.replicas.clone());
@@ -202,6 +221,9 @@ impl Metrics {
             queue_wait,
             device_time,
             batch_rows,
+            cache_hits,
+            cache_misses,
+            cache_evicted_bytes,
             registrations,
             gauges,
             reading: Mutex::default(),
@@ -254,6 +276,8 @@ impl Metrics {
             self.queue_wait.remove(&flow.labels);
             self.device_time.remove(&flow.labels);
             self.batch_rows.remove(&flow.labels);
+            self.cache_hits.remove(&flow.labels);
+            self.cache_misses.remove(&flow.labels);
         };
         self.flows.write().retain(|(tenant, model), flow| {
             let keep = known(*tenant, Some(model));
@@ -280,9 +304,16 @@ impl Metrics {
         }
     }
 
-    /// Drops what a tenant that is gone was charged.
-    pub(crate) fn forget_charged(&self, tenant: &str) {
-        self.device_charged.remove(&TenantLabels { tenant: tenant.to_owned() });
+    /// Bytes of a tenant's kept answers made room for newer ones.
+    pub(crate) fn cache_evicted(&self, tenant: &str, bytes: u64) {
+        self.cache_evicted_bytes.get_or_create_owned(&TenantLabels { tenant: tenant.to_owned() }).inc_by(bytes);
+    }
+
+    /// Drops the series of a tenant that is gone.
+    pub(crate) fn forget_tenant(&self, tenant: &str) {
+        let labels = TenantLabels { tenant: tenant.to_owned() };
+        self.device_charged.remove(&labels);
+        self.cache_evicted_bytes.remove(&labels);
     }
 
     pub(crate) fn registered(&self, outcome: &'static str) {
@@ -308,6 +339,9 @@ impl Metrics {
             queue_wait: self.queue_wait.get_or_create_owned(&labels),
             device_time: self.device_time.get_or_create_owned(&labels),
             batch_rows: self.batch_rows.get_or_create_owned(&labels),
+            cache_hits: self.cache_hits.clone(),
+            cache_misses: self.cache_misses.clone(),
+            looked_up: Default::default(),
             labels,
         }
     }
@@ -336,6 +370,13 @@ impl FlowMetrics {
         self.queue_wait.observe(queue_wait.as_secs_f64());
         self.device_time.inc_by(device_time.as_secs_f64());
         self.batch_rows.observe(f64::from(batch_rows));
+    }
+
+    /// One request's answer was looked up among those that are kept.
+    pub(crate) fn looked_up(&self, found: bool) {
+        let [hits, misses] = &self.looked_up;
+        let (counter, family) = if found { (hits, &self.cache_hits) } else { (misses, &self.cache_misses) };
+        counter.get_or_init(|| family.get_or_create_owned(&self.labels)).inc();
     }
 
     /// Slot time of work that is no request: a registration.

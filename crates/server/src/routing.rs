@@ -121,6 +121,8 @@ pub(crate) struct RoutedDeployment {
     pub(crate) max_replicas: u32,
     pub(crate) idle_after: Option<Duration>,
     pub(crate) default_timeout: Option<Duration>,
+    /// How long answers are kept to be given again.
+    pub(crate) cache_ttl: Option<Duration>,
 }
 
 /// A version.

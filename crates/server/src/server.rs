@@ -19,12 +19,13 @@ use tracing::Instrument as _;
 
 use crate::audit::PendingIncidents;
 use crate::bootstrap::BootstrapError;
+use crate::cache::ResponseCache;
 use crate::config::Limits;
 use crate::limits::{NarrowGates, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::shares::SlotGroups;
-use crate::{Permit, Principal, audit, auth, bootstrap, reconciler, registration, shares};
+use crate::{Permit, Principal, audit, auth, bootstrap, cache, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ pub struct Server {
     pub(crate) node: Arc<Node>,
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Metrics,
+    pub(crate) cache: ResponseCache,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     load: Arc<ServerLoad>,
@@ -109,6 +111,7 @@ impl Server {
         node.set_minimums(routing.minimums());
         node.set_worker_limits(routing.worker_limits());
         node.set_tenant_names(|| tenant_names(&routing));
+        let max_cache_bytes = config.limits.max_cache_bytes;
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
@@ -116,6 +119,7 @@ impl Server {
             store,
             node,
             metrics: Metrics::new(),
+            cache: ResponseCache::new(max_cache_bytes),
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
             incidents: tokio::sync::Mutex::default(),
@@ -132,6 +136,7 @@ impl Server {
             tokio::spawn(until_ended(&server, registration::run(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, follow(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, sweep(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, cache::sweep(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, audit::run(Arc::clone(&server)))),
         ];
         *server.tasks.lock() = tasks;
@@ -238,6 +243,7 @@ impl Server {
         gauges.queued_bytes.set(whole(stats.queued_bytes));
         gauges.running_batches.set(whole(stats.running_batches));
         gauges.slots.set(i64::from(stats.slots));
+        gauges.cache_bytes.set(whole(self.cache.bytes()));
         gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
         let isolation = self.node.isolation();
         gauges.isolation_level.set(isolation.level() as i64);
@@ -354,6 +360,9 @@ impl Server {
             self.node.retire(*version);
         }
         self.forget(&previous, &next);
+        if cache::takes_away(&previous, &next) {
+            self.sweep_cache(&next);
+        }
         self.routed.send_replace(revision);
         Ok(())
     }
@@ -365,7 +374,7 @@ impl Server {
         let fewer_models = previous.models().any(|model| !names.contains(&*model.full_name));
         for (tenant, gone) in &previous.tenants {
             if !next.tenants.contains_key(tenant) {
-                self.metrics.forget_charged(gone.name.as_str());
+                self.metrics.forget_tenant(gone.name.as_str());
             }
         }
         if fewer_tenants || fewer_models {

@@ -139,6 +139,7 @@ impl World {
             max_replicas: 1,
             idle_after_ms: Some(60_000),
             default_timeout_ms: None,
+            cache_ttl_ms: None,
         });
         self
     }

@@ -298,6 +298,7 @@ async fn a_write_whose_client_disconnects_is_in_force_all_the_same() {
         max_replicas: now.max_replicas,
         idle_after: now.idle_after,
         default_timeout: now.default_timeout,
+        cache_ttl: now.cache_ttl,
     };
     abandon(server.set_deployment(&acme, owner, &net, change));
     shows("a deployment", || server.deployment(&acme, owner, &net).unwrap().version.is_none()).await;

@@ -9,8 +9,8 @@ use tenantry_types::{Digest, ModelName, ShareSettings, ShareSubject};
 
 use crate::WriteError;
 use crate::limits::{
-    MAX_BURST_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES, MAX_WEIGHT_MILLI,
-    MAX_WORD_BYTES, MAX_WORDS, MIN_WORKER_CPU_MILLI, MIN_WORKER_MEMORY_BYTES, MIN_WORKER_PROCESSES,
+    MAX_BURST_MS, MAX_CACHE_TTL_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES,
+    MAX_WEIGHT_MILLI, MAX_WORD_BYTES, MAX_WORDS, MIN_WORKER_CPU_MILLI, MIN_WORKER_MEMORY_BYTES, MIN_WORKER_PROCESSES,
 };
 use crate::records::{DeploymentChange, NewVersion, StoredFile};
 
@@ -134,6 +134,9 @@ pub(crate) fn deployment(change: &DeploymentChange) -> Checked {
     if change.default_timeout_ms.is_some_and(|timeout_ms| timeout_ms == 0 || i64::try_from(timeout_ms).is_err()) {
         return invalid("the default timeout must be at least a millisecond; leave it out for the server's".to_owned());
     }
+    if change.cache_ttl_ms.is_some_and(|ttl_ms| !(1..=MAX_CACHE_TTL_MS).contains(&ttl_ms)) {
+        return invalid("answers are kept for a millisecond to a day; leave it out to keep none".to_owned());
+    }
     Ok(())
 }
 
@@ -146,6 +149,7 @@ pub(crate) fn share(subject: ShareSubject, settings: &ShareSettings) -> Checked 
         ("slot_group", settings.slot_group.is_some() && !of_tenant),
         ("batch_with_others", settings.batch_with_others.is_some() && !of_tenant),
         ("max_bodies_bytes", settings.max_bodies_bytes.is_some() && !of_tenant),
+        ("max_cache_bytes", settings.max_cache_bytes.is_some() && !of_tenant),
         ("worker", !settings.worker.is_empty() && !of_tenant),
     ];
     if let Some((field, _)) = wrong_place.iter().find(|(_, is_wrong)| *is_wrong) {

@@ -45,6 +45,7 @@ impl Store {
         deployment.max_replicas = change.max_replicas;
         deployment.idle_after_ms = change.idle_after_ms;
         deployment.default_timeout_ms = change.default_timeout_ms;
+        deployment.cache_ttl_ms = change.cache_ttl_ms;
         update(connection, &mut deployment).await?;
         write.commit().await?;
         Ok(deployment)
@@ -115,10 +116,11 @@ async fn update(connection: &mut AnyConnection, deployment: &mut Deployment) -> 
         deployment.idle_after_ms.map(i64::try_from).transpose().map_err(|_| damaged("idle_after_ms"))?;
     let default_timeout_ms =
         deployment.default_timeout_ms.map(i64::try_from).transpose().map_err(|_| damaged("default_timeout_ms"))?;
+    let cache_ttl_ms = deployment.cache_ttl_ms.map(i64::try_from).transpose().map_err(|_| damaged("cache_ttl_ms"))?;
     sqlx::query(
         "UPDATE deployments SET generation = $1, version = $2, previous = $3, min_replicas = $4, max_replicas = $5,
-             idle_after_ms = $6, default_timeout_ms = $7
-         WHERE id = $8",
+             idle_after_ms = $6, default_timeout_ms = $7, cache_ttl_ms = $8
+         WHERE id = $9",
     )
     .bind(i64::try_from(deployment.generation).map_err(|_| damaged("generation"))?)
     .bind(deployment.version.map(i64::from))
@@ -127,6 +129,7 @@ async fn update(connection: &mut AnyConnection, deployment: &mut Deployment) -> 
     .bind(i64::from(deployment.max_replicas))
     .bind(idle_after_ms)
     .bind(default_timeout_ms)
+    .bind(cache_ttl_ms)
     .bind(deployment.id.to_string())
     .execute(connection)
     .await?;

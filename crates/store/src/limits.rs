@@ -52,6 +52,8 @@ pub const MAX_AUDIT_DETAIL_CHARS: usize = 1_000;
 pub const MAX_AUDIT_PAGE: u32 = 1_000;
 /// How long an artefact nothing refers to is kept for the version that is to be made from it, milliseconds.
 pub const UNREFERENCED_MS: i64 = 24 * 60 * 60 * 1_000;
+/// The longest an answer may be kept to be given again, milliseconds: one day.
+pub const MAX_CACHE_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How long an idle replica of a new deployment stays loaded, milliseconds.
 pub const DEFAULT_IDLE_AFTER_MS: u64 = 10 * 60 * 1_000;
 

@@ -345,6 +345,8 @@ pub struct Deployment {
     pub idle_after_ms: Option<u64>,
     /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
     pub default_timeout_ms: Option<u64>,
+    /// How long an answer is kept and given again for the same request, milliseconds; absent: answers are not kept.
+    pub cache_ttl_ms: Option<u64>,
 }
 
 /// What a deployment becomes.
@@ -360,6 +362,8 @@ pub struct DeploymentChange {
     pub idle_after_ms: Option<u64>,
     /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
     pub default_timeout_ms: Option<u64>,
+    /// How long an answer is kept and given again for the same request, milliseconds; absent: answers are not kept.
+    pub cache_ttl_ms: Option<u64>,
 }
 
 /// Uploaded bytes at their address, which is their owner and digest.

@@ -243,5 +243,6 @@ pub(crate) fn deployment(row: &AnyRow) -> Result<Deployment, ReadError> {
         max_replicas: row.unsigned("max_replicas")?,
         idle_after_ms: row.maybe_unsigned("idle_after_ms")?,
         default_timeout_ms: row.maybe_unsigned("default_timeout_ms")?,
+        cache_ttl_ms: row.maybe_unsigned("cache_ttl_ms")?,
     })
 }

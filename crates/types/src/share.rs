@@ -170,6 +170,9 @@ pub struct ShareSettings {
     /// Bytes of bodies and answers in flight; tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bodies_bytes: Option<u64>,
+    /// Bytes of answers kept to be given again; tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cache_bytes: Option<u64>,
     /// The name of the slots it runs on; tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_group: Option<String>,

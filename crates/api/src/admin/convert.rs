@@ -269,10 +269,21 @@ impl From<values::DeploymentInfo> for types::Deployment {
             max_replicas,
             idle_after,
             default_timeout,
+            cache_ttl,
         } = deployment;
         let idle_after_seconds = idle_after.map(|after| after.as_secs());
-        let default_timeout_ms = default_timeout.map(|timeout| nanos(timeout) / 1_000_000);
-        Self { id, generation, version, previous, min_replicas, max_replicas, idle_after_seconds, default_timeout_ms }
+        let millis = |span: Duration| nanos(span) / 1_000_000;
+        Self {
+            id,
+            generation,
+            version,
+            previous,
+            min_replicas,
+            max_replicas,
+            idle_after_seconds,
+            default_timeout_ms: default_timeout.map(millis),
+            cache_ttl_ms: cache_ttl.map(millis),
+        }
     }
 }
 
@@ -285,10 +296,12 @@ impl From<types::DeploymentChange> for values::DeploymentChange {
             max_replicas,
             idle_after_seconds,
             default_timeout_ms,
+            cache_ttl_ms,
         } = change;
         let idle_after = idle_after_seconds.map(Duration::from_secs);
         let default_timeout = default_timeout_ms.map(Duration::from_millis);
-        Self { generation, version, min_replicas, max_replicas, idle_after, default_timeout }
+        let cache_ttl = cache_ttl_ms.map(Duration::from_millis);
+        Self { generation, version, min_replicas, max_replicas, idle_after, default_timeout, cache_ttl }
     }
 }
 

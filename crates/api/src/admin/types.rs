@@ -451,6 +451,10 @@ pub struct Deployment {
     /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_timeout_ms: Option<u64>,
+    /// How long an answer is kept and given again for the same request of the same tenant, milliseconds, at most a day;
+    /// absent: answers are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_ms: Option<u64>,
 }
 
 /// What a deployment is to become.
@@ -473,6 +477,10 @@ pub struct DeploymentChange {
     /// How long a request may take when its client names no timeout, milliseconds; absent: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_timeout_ms: Option<u64>,
+    /// How long an answer is kept and given again for the same request of the same tenant, milliseconds, at most a day;
+    /// absent: answers are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_ms: Option<u64>,
 }
 
 /// A model.

@@ -112,6 +112,7 @@ pub(crate) enum LimitName {
     MaxQueuedData,
     MaxBody,
     MaxBodies,
+    MaxCache,
     SlotGroup,
     BatchWithOthers,
     WorkerMemory,
@@ -161,6 +162,9 @@ pub(crate) struct Limits {
     /// Bodies and answers in flight, such as 256MiB; tenants only.
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_bodies: Option<ByteSize>,
+    /// Answers kept to be given again, such as 64MiB, or 0B for none; tenants only.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_cache: Option<ByteSize>,
     /// The organisation it belongs to; tenants only.
     #[arg(long, value_name = "NAME")]
     pub(crate) organisation: Option<OrganisationName>,

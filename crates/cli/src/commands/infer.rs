@@ -73,11 +73,18 @@ struct Timing {
     suspended_us: u64,
     batch_rows: u32,
     phase: String,
+    cache: Option<String>,
 }
 
 impl Timing {
     fn text(&self) -> String {
         let span = |micros| span(Duration::from_micros(micros));
+        if self.cache.as_deref() == Some("hit") {
+            let admission = span(self.admission_us);
+            return format!(
+                "admission   {admission}  reading, decoding, checking\nran         not at all: a kept answer was given again"
+            );
+        }
         let phase = match self.phase.as_str() {
             "reserved" => "by its reservation",
             _ => "by its share",

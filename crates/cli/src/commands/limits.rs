@@ -68,6 +68,7 @@ fn changed(now: ShareSettings, limits: &Limits) -> ShareSettings {
         max_queued_bytes: limits.max_queued_data.map(|size| size.0).or(new.max_queued_bytes),
         max_body_bytes: limits.max_body.map(|size| size.0).or(new.max_body_bytes),
         max_bodies_bytes: limits.max_bodies.map(|size| size.0).or(new.max_bodies_bytes),
+        max_cache_bytes: limits.max_cache.map(|size| size.0).or(new.max_cache_bytes),
         slot_group: limits.slot_group.clone().or(new.slot_group),
         batch_with_others: limits.batch_with_others.or(new.batch_with_others),
         worker: (worker != WorkerLimits::default()).then_some(worker),
@@ -91,6 +92,7 @@ fn unset(settings: &mut ShareSettings, name: LimitName) {
         LimitName::MaxQueuedData => settings.max_queued_bytes = None,
         LimitName::MaxBody => settings.max_body_bytes = None,
         LimitName::MaxBodies => settings.max_bodies_bytes = None,
+        LimitName::MaxCache => settings.max_cache_bytes = None,
         LimitName::SlotGroup => settings.slot_group = None,
         LimitName::BatchWithOthers => settings.batch_with_others = None,
         LimitName::WorkerMemory => worker(settings).memory_bytes = None,
@@ -143,6 +145,7 @@ fn print(share: &Share) {
     if !of_organisation {
         row("body", holds.max_body_bytes.map(size), set.max_body_bytes.is_some());
         row("bodies", holds.max_bodies_bytes.map(size), set.max_bodies_bytes.is_some());
+        row("kept answers", holds.max_cache_bytes.map(size), set.max_cache_bytes.is_some());
         let slots = holds.slot_group.clone().unwrap_or_else(|| "everybody's".to_owned());
         row("slots", Some(slots), set.slot_group.is_some());
         let together = if holds.batch_with_others { "with other tenants" } else { "apart" };

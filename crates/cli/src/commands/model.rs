@@ -5,6 +5,8 @@ mod show;
 
 pub(crate) use push::{NewModelVersion, push};
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tenantry_api::admin::types::{
     AliasChange, Deployment, DeploymentChange, Model, ModelChange, Models, Sharing, VersionState,
@@ -45,7 +47,17 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             }
             Ok(())
         }
-        Command::Deploy { model, version, min_replicas, max_replicas, idle_after, default_timeout } => {
+        Command::Deploy {
+            model,
+            version,
+            min_replicas,
+            max_replicas,
+            idle_after,
+            default_timeout,
+            cache,
+            no_cache,
+        } => {
+            let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
             let path = format!("{}/deployment", path(client, model)?);
             let current: Deployment = client.get(&path)?;
             let change = DeploymentChange {
@@ -54,9 +66,8 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
                 min_replicas: min_replicas.unwrap_or(current.min_replicas),
                 max_replicas: max_replicas.unwrap_or(current.max_replicas),
                 idle_after_seconds: idle_after.map(|span| span.as_secs()).or(current.idle_after_seconds),
-                default_timeout_ms: default_timeout
-                    .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1))
-                    .or(current.default_timeout_ms),
+                default_timeout_ms: default_timeout.map(millis).or(current.default_timeout_ms),
+                cache_ttl_ms: cache.map(millis).or(current.cache_ttl_ms.filter(|_| !*no_cache)),
             };
             let deployment: Deployment = client.send(Method::PUT, &path, &change)?;
             if json {

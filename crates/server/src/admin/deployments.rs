@@ -52,18 +52,29 @@ impl Server {
                     .map_err(|_| ServiceError::invalid("the timeout is too long; leave it out for the server's"))?,
             ),
         };
+        let cache_ttl_ms = match change.cache_ttl {
+            None => None,
+            Some(ttl) => Some(
+                u64::try_from(ttl.as_millis())
+                    .map_err(|_| ServiceError::invalid("answers are kept for a day at most"))?,
+            ),
+        };
         let stored = tenantry_store::DeploymentChange {
             version: change.version,
             min_replicas: change.min_replicas,
             max_replicas: change.max_replicas,
             idle_after_ms,
             default_timeout_ms,
+            cache_ttl_ms,
         };
         let told = match stored.version {
             Some(version) => format!("version {version}"),
             None => "no version".to_owned(),
         };
-        let told = format!("{told}, {} to {} replicas", stored.min_replicas, stored.max_replicas);
+        let mut told = format!("{told}, {} to {} replicas", stored.min_replicas, stored.max_replicas);
+        if let Some(ttl) = change.cache_ttl {
+            told = format!("{told}, answers kept for {}", humantime::format_duration(ttl));
+        }
         let deed = Deed::of_model(&routed, "deployment.set", "").with(told);
         let set =
             async move |store: Store| store.set_deployment(routed.id, change.generation, stored).await.map_err(storage);
@@ -83,6 +94,7 @@ impl From<&RoutedDeployment> for DeploymentInfo {
             max_replicas: deployment.max_replicas,
             idle_after: deployment.idle_after,
             default_timeout: deployment.default_timeout,
+            cache_ttl: deployment.cache_ttl,
         }
     }
 }

@@ -315,6 +315,8 @@ pub struct DeploymentInfo {
     pub idle_after: Option<Duration>,
     /// How long a request may take when its client names no timeout; `None`: the server's default.
     pub default_timeout: Option<Duration>,
+    /// How long an answer is kept and given again for the same request; `None`: answers are not kept.
+    pub cache_ttl: Option<Duration>,
 }
 
 /// What a deployment is to become.
@@ -332,6 +334,8 @@ pub struct DeploymentChange {
     pub idle_after: Option<Duration>,
     /// How long a request may take when its client names no timeout; `None`: the server's default.
     pub default_timeout: Option<Duration>,
+    /// How long an answer is kept and given again for the same request; `None`: answers are not kept.
+    pub cache_ttl: Option<Duration>,
 }
 
 /// A model.

@@ -182,6 +182,14 @@ table! {
 }
 
 table! {
+    /// Answers kept to be given again, for the deployments that ask for it. No tenant's is removed for another's.
+    CacheTable {
+        /// Bytes of answers of all tenants. When they are reached, a tenant's oldest make room for its own next; a tenant without any keeps none until others' end. "0B": nothing is kept.
+        max_size: ByteSize = ByteSize::mib(512);
+    }
+}
+
+table! {
     /// What one tenant may take. What exceeds it is refused at once with 429 and a hint when to try again.
     LimitsTable {
         /// Requests in flight at the same time.
@@ -192,6 +200,8 @@ table! {
         max_queued_tasks: usize = 512;
         /// Uploads at the same time.
         max_uploads: u32 = 4;
+        /// Bytes of answers kept to be given again; the longest unused go first. No answer over an eighth of it is kept.
+        max_cache: ByteSize = ByteSize::mib(32);
         /// How long a request may take when the client names no timeout.
         default_timeout: Span = Span::secs(60);
         /// The longest timeout a client may name; more is cut to this.
@@ -239,6 +249,8 @@ pub struct Config {
     pub queue: QueueTable,
     /// What one tenant may take.
     pub limits: LimitsTable,
+    /// Answers kept to be given again.
+    pub cache: CacheTable,
     /// Who did what, and what happened to whom.
     pub audit: AuditTable,
     /// What the server writes about itself.
@@ -256,6 +268,7 @@ impl Default for Config {
             scheduler: SchedulerTable::default(),
             queue: QueueTable::default(),
             limits: LimitsTable::default(),
+            cache: CacheTable::default(),
             audit: AuditTable::default(),
             log: LogTable::default(),
         }

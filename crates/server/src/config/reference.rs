@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, SchedulerTable, SlotGroupTable,
-    StoreTable, WorkersTable,
+    AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, SchedulerTable,
+    SlotGroupTable, StoreTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -21,7 +21,7 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 9] = [
+    let tables: [(&str, &str, &[Key]); 10] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
@@ -29,6 +29,7 @@ pub fn reference() -> String {
         ("scheduler", SchedulerTable::DOC, SchedulerTable::KEYS),
         ("queue", QueueTable::DOC, QueueTable::KEYS),
         ("limits", LimitsTable::DOC, LimitsTable::KEYS),
+        ("cache", CacheTable::DOC, CacheTable::KEYS),
         ("audit", AuditTable::DOC, AuditTable::KEYS),
         ("log", LogTable::DOC, LogTable::KEYS),
     ];

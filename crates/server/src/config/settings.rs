@@ -160,6 +160,10 @@ pub struct Limits {
     pub tenant_max_bodies_bytes: u64,
     /// Uploads of one tenant at the same time.
     pub tenant_max_uploads: u32,
+    /// Bytes of one tenant's answers kept to be given again.
+    pub tenant_max_cache_bytes: u64,
+    /// Bytes of all tenants' answers kept to be given again.
+    pub max_cache_bytes: u64,
     /// Timeout of a request that names none.
     pub default_timeout: Duration,
     /// The longest timeout a request may name.
@@ -204,6 +208,8 @@ impl Limits {
             tenant_max_queued_tasks: u32::try_from(config.limits.max_queued_tasks).unwrap_or(u32::MAX),
             tenant_max_bodies_bytes: config.limits.max_bodies.0,
             tenant_max_uploads: config.limits.max_uploads,
+            tenant_max_cache_bytes: config.limits.max_cache.0,
+            max_cache_bytes: config.cache.max_size.0,
             default_timeout: config.limits.default_timeout.0,
             max_timeout: config.limits.max_timeout.0,
             run_limit: config.workers.run_timeout.0,

@@ -15,6 +15,10 @@ fn the_documented_names_are_there() {
     metrics.registered("ready");
     flow.rejected("request_rate");
     flow.rejected("no such reason");
+    flow.looked_up(true);
+    flow.looked_up(true);
+    flow.looked_up(false);
+    metrics.cache_evicted("acme", 7);
     metrics.charged("acme", Duration::from_millis(250));
     metrics.charged("acme", Duration::from_millis(500));
     let text = metrics.encode();
@@ -29,6 +33,10 @@ fn the_documented_names_are_there() {
         "tenantry_registrations_total{outcome=\"ready\"} 1",
         "tenantry_rejections_total{tenant=\"acme\",model=\"platform/magika\",reason=\"request_rate\"} 1",
         "tenantry_device_charged_seconds_total{tenant=\"acme\"} 0.5",
+        "tenantry_cache_hits_total{tenant=\"acme\",model=\"platform/magika\"} 2",
+        "tenantry_cache_misses_total{tenant=\"acme\",model=\"platform/magika\"} 1",
+        "tenantry_cache_evicted_bytes_total{tenant=\"acme\"} 7",
+        "tenantry_cache_bytes 0",
         "tenantry_suspensions_total 0",
         "tenantry_workers 0",
         "tenantry_queued_tasks 0",

@@ -227,6 +227,7 @@ impl From<&Deployment> for RoutedDeployment {
             max_replicas: deployment.max_replicas,
             idle_after: deployment.idle_after_ms.map(Duration::from_millis),
             default_timeout: deployment.default_timeout_ms.map(Duration::from_millis),
+            cache_ttl: deployment.cache_ttl_ms.map(Duration::from_millis),
         }
     }
 }

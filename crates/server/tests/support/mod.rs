@@ -147,6 +147,7 @@ impl World {
             max_replicas: now.max_replicas,
             idle_after: now.idle_after,
             default_timeout: now.default_timeout,
+            cache_ttl: now.cache_ttl,
         };
         change(&mut wanted);
         self.server.set_deployment(owner, &owner.tenant_name, &model(name), wanted).await.unwrap();

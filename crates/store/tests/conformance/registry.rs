@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tenantry_store::limits::DEFAULT_IDLE_AFTER_MS;
+use tenantry_store::limits::{DEFAULT_IDLE_AFTER_MS, MAX_CACHE_TTL_MS};
 use tenantry_store::{
     Deployment, DeploymentChange, ModelUpdate, NewModel, NewVersion, ReadError, Sharing, Store, StoredFile, Thing,
     VersionState, WriteError,
@@ -21,6 +21,7 @@ fn deploy(version: u32) -> DeploymentChange {
         max_replicas: 1,
         idle_after_ms: None,
         default_timeout_ms: None,
+        cache_ttl_ms: None,
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) async fn a_model_is_created_once_with_its_deployment(backend: Shared)
         max_replicas: 1,
         idle_after_ms: Some(DEFAULT_IDLE_AFTER_MS),
         default_timeout_ms: None,
+        cache_ttl_ms: None,
     };
     assert_eq!(deployment, expected);
 
@@ -237,6 +239,10 @@ pub(crate) async fn a_deployment_changes_by_compare_and_set(backend: Shared) {
         let change = DeploymentChange { min_replicas, max_replicas, ..deploy(1) };
         assert!(matches!(store.set_deployment(mine.id, 2, change).await, Err(WriteError::Invalid(_))));
     }
+    for ttl_ms in [0, MAX_CACHE_TTL_MS + 1] {
+        let change = DeploymentChange { cache_ttl_ms: Some(ttl_ms), ..deploy(1) };
+        assert!(matches!(store.set_deployment(mine.id, 2, change).await, Err(WriteError::Invalid(_))));
+    }
     assert_eq!(store.deployment(mine.id).await.unwrap(), now);
 
     let back = store.set_deployment(mine.id, 2, deploy(1)).await.unwrap();
@@ -246,12 +252,14 @@ pub(crate) async fn a_deployment_changes_by_compare_and_set(backend: Shared) {
         max_replicas: 4,
         idle_after_ms: Some(5),
         default_timeout_ms: Some(9),
+        cache_ttl_ms: Some(11),
         ..deploy(1)
     };
     let same = store.set_deployment(mine.id, 3, change).await.unwrap();
     assert_eq!((same.generation, same.previous, same.min_replicas, same.max_replicas), (4, Some(2), 1, 4));
     let off = store.set_deployment(mine.id, 4, DeploymentChange { version: None, ..change }).await.unwrap();
     assert_eq!((off.version, off.previous, off.idle_after_ms), (None, Some(1), Some(5)));
+    assert_eq!((off.default_timeout_ms, off.cache_ttl_ms), (Some(9), Some(11)));
     assert_eq!(store.deployment(mine.id).await.unwrap(), off);
 }
 

@@ -60,6 +60,7 @@ pub(crate) async fn settings_are_kept_by_subject_and_change_by_compare_and_set(b
         max_queued_bytes: Some(1 << 40),
         max_body_bytes: Some(1 << 20),
         max_bodies_bytes: Some(1 << 30),
+        max_cache_bytes: Some(1 << 20),
         slot_group: Some("gold".to_owned()),
         batch_with_others: Some(true),
         worker: WorkerLimits { memory_bytes: Some(1 << 30), max_processes: Some(64), max_cpu_milli: Some(1_500) },

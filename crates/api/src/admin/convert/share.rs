@@ -70,6 +70,7 @@ impl TryFrom<types::ShareChange> for values::ShareChange {
                 max_queued_bytes: settings.max_queued_bytes,
                 max_body_bytes: settings.max_body_bytes,
                 max_bodies_bytes: settings.max_bodies_bytes,
+                max_cache_bytes: settings.max_cache_bytes,
                 slot_group: settings.slot_group,
                 batch_with_others: settings.batch_with_others,
                 worker: settings.worker.map(worker_limits).transpose()?.unwrap_or_default(),
@@ -132,6 +133,7 @@ impl From<values::ShareInfo> for types::Share {
                 max_queued_bytes: settings.max_queued_bytes,
                 max_body_bytes: settings.max_body_bytes,
                 max_bodies_bytes: settings.max_bodies_bytes,
+                max_cache_bytes: settings.max_cache_bytes,
                 slot_group: settings.slot_group,
                 batch_with_others: settings.batch_with_others,
                 worker: shown(settings.worker),
@@ -148,6 +150,7 @@ impl From<values::ShareInfo> for types::Share {
                 max_queued_bytes: effective.max_queued_bytes,
                 max_body_bytes: effective.max_body_bytes,
                 max_bodies_bytes: effective.max_bodies_bytes,
+                max_cache_bytes: effective.max_cache_bytes,
                 slot_group: effective.slot_group,
                 worker: shown(effective.worker),
             },
@@ -217,7 +220,7 @@ mod tests {
     fn settings_come_back_as_they_were_given() {
         let json = r#"{"generation":3,"settings":{"organisation":"group","tier":"best_effort","weight":2.5,
             "reservation":{"slots":0.25},"device_time":{"slots":1.5,"burst_ms":7},"request_rate":{"per_second":12.5},
-            "max_requests":1,"max_queued_tasks":2,"max_queued_bytes":3,"max_body_bytes":4,"max_bodies_bytes":5,
+            "max_requests":1,"max_queued_tasks":2,"max_queued_bytes":3,"max_body_bytes":4,"max_bodies_bytes":5,"max_cache_bytes":6,
             "slot_group":"gold","batch_with_others":true,
             "worker":{"memory_bytes":268435456,"max_processes":64,"max_cpus":1.5}}}"#;
         let given = change(json).unwrap();

@@ -110,6 +110,9 @@ pub struct ShareSettings {
     /// Bytes of bodies and answers in flight; tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bodies_bytes: Option<u64>,
+    /// Bytes of answers kept to be given again, 0 for none; tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cache_bytes: Option<u64>,
     /// The name of the slots it runs on, as configured; tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_group: Option<String>,
@@ -216,6 +219,9 @@ pub struct EffectiveShare {
     /// Bytes of bodies and answers in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bodies_bytes: Option<u64>,
+    /// Bytes of answers kept to be given again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cache_bytes: Option<u64>,
     /// The slots it runs on; absent: those everybody shares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_group: Option<String>,

@@ -116,8 +116,11 @@ pub(super) fn deployment_text(deployment: &Deployment) -> String {
     let version = deployment.version.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
     let idle =
         deployment.idle_after_seconds.map_or_else(String::new, |seconds| format!(", idle for {seconds} s at most"));
+    let cache = deployment.cache_ttl_ms.map_or_else(String::new, |ttl_ms| {
+        format!(", answers kept for {}", humantime::format_duration(Duration::from_millis(ttl_ms)))
+    });
     format!(
-        "{version}, {} to {} replicas{idle} (generation {})",
+        "{version}, {} to {} replicas{idle}{cache} (generation {})",
         deployment.min_replicas, deployment.max_replicas, deployment.generation
     )
 }
