@@ -1,9 +1,10 @@
-//! The HTTP edges: the Open Inference Protocol under `/v2`, the admin API under `/admin/v1`, and the metrics listener.
+//! The HTTP edges: the Open Inference Protocol under `/v2`, TensorFlow Serving's and KServe's older ones under `/v1`,
+//! TorchServe's `/predictions`, the admin API under `/admin/v1`, and the metrics listener.
 //! They convert and call [`tenantry_server::Server`]; whatever is decided is decided there.
 //!
 //! The order of work on the one path, for an inference: authenticate and admit from headers alone (a refusal reads no
 //! body), collect the body as a chain of buffers under a size and a time limit, inflate and decode it, call the server,
-//! encode. A client that goes away drops the future, and that cancels the request.
+//! encode (module `flow`, one for all dialects). A client that goes away drops the future, and that cancels the request.
 //!
 //! The connection loop is our own ([`serve`]): every limit on what a network peer may hold is set in one place.
 
@@ -11,9 +12,11 @@
 
 pub mod admin;
 mod body;
+mod caller;
 mod connection;
 mod encoding;
 mod explain;
+mod flow;
 mod infer;
 mod metrics;
 mod path;
@@ -21,6 +24,7 @@ mod pool;
 mod reply;
 mod route;
 mod serve;
+mod v1;
 mod v2;
 
 pub use serve::{Listeners, serve};

@@ -1,7 +1,11 @@
-//! The paths of the v2 edge. Parsed by hand, because a model is one segment (`name`) or two (`owner/name`).
+//! The paths of the data plane's edges. Parsed by hand, because a model is one segment (`name`) or two (`owner/name`).
 //!
 //! The words that may follow a model are reserved, so no model is called like one of them and every path has one reading
 //! ([`tenantry_types::name::RESERVED_MODEL_NAMES`]).
+
+mod v1;
+
+pub(crate) use v1::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1};
 
 use std::borrow::Cow;
 
@@ -19,6 +23,8 @@ pub(crate) enum V2Path<'a> {
     Ready,
     /// `/v2/models`: the models the caller may use.
     Models,
+    /// `/v2/repository/index`: the versions the caller may use.
+    Index,
     /// Something of one model.
     Model(ModelPath<'a>),
     /// A part of the protocol, or of an extension, that this server does not have.
@@ -45,6 +51,12 @@ pub(crate) enum ModelAction {
     Ready,
     /// Run it.
     Infer,
+    /// Show how it is run.
+    Config,
+    /// Load it ahead of a request.
+    Load,
+    /// Let go of its idle replicas.
+    Unload,
     /// Something of the protocol that this server does not have.
     Unimplemented,
 }
@@ -67,7 +79,8 @@ pub(crate) fn parse(path: &str) -> Option<V2Path<'_>> {
             Some("stats") if segments.clone().nth(1).is_none() => Some(V2Path::Unimplemented),
             Some(_) => parse_model(segments).map(V2Path::Model),
         },
-        "repository" | "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging" => Some(V2Path::Unimplemented),
+        "repository" => parse_repository(segments),
+        "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging" => Some(V2Path::Unimplemented),
         _ => None,
     }
 }
@@ -76,19 +89,8 @@ pub(crate) fn parse(path: &str) -> Option<V2Path<'_>> {
 const MAX_SEGMENTS: usize = 6;
 
 fn parse_model<'a>(segments: impl Iterator<Item = &'a str>) -> Option<ModelPath<'a>> {
-    let segments: SmallVec<[Cow<'a, str>; MAX_SEGMENTS]> =
-        segments.take(MAX_SEGMENTS + 1).map(decode).collect::<Option<_>>()?;
-    if segments.len() > MAX_SEGMENTS || segments.iter().any(|segment| segment.is_empty()) {
-        return None;
-    }
-    let (first, rest) = segments.split_first()?;
-    let (model, rest) = match rest.split_first() {
-        // `owner%2Fname` is one segment that names both.
-        Some((name, rest)) if !first.contains('/') && !RESERVED_MODEL_NAMES.contains(&name.as_ref()) => {
-            (Cow::Owned(format!("{first}/{name}")), rest)
-        }
-        _ => (first.clone(), rest),
-    };
+    let segments = decoded(segments)?;
+    let (model, rest) = split_model(&segments)?;
     let (version, rest) = match rest {
         [word, version, rest @ ..] if word == "versions" => (Some(version.clone()), rest),
         rest => (None, rest),
@@ -98,13 +100,51 @@ fn parse_model<'a>(segments: impl Iterator<Item = &'a str>) -> Option<ModelPath<
         [word] => match word.as_ref() {
             "infer" => ModelAction::Infer,
             "ready" => ModelAction::Ready,
-            "config" | "stats" | "generate" | "generate_stream" => ModelAction::Unimplemented,
+            "config" => ModelAction::Config,
+            "stats" | "generate" | "generate_stream" => ModelAction::Unimplemented,
             _ => return None,
         },
         [trace, setting] if trace == "trace" && setting == "setting" => ModelAction::Unimplemented,
         _ => return None,
     };
     Some(ModelPath { model, version, action })
+}
+
+/// Reads what follows `/v2/repository/`. There is one repository, so none is named.
+fn parse_repository<'a>(segments: impl Iterator<Item = &'a str>) -> Option<V2Path<'a>> {
+    let segments = decoded(segments)?;
+    let (first, rest) = segments.split_first()?;
+    if first == "index" && rest.is_empty() {
+        return Some(V2Path::Index);
+    }
+    let (model, rest) = split_model(rest).filter(|_| first == "models")?;
+    let action = match rest {
+        [word] if word == "load" => ModelAction::Load,
+        [word] if word == "unload" => ModelAction::Unload,
+        _ => return None,
+    };
+    Some(V2Path::Model(ModelPath { model, version: None, action }))
+}
+
+/// The segments of a path, decoded.
+type Segments<'a> = SmallVec<[Cow<'a, str>; MAX_SEGMENTS]>;
+
+/// Decodes the segments of a path; `None` for too many, or an empty one.
+fn decoded<'a>(segments: impl Iterator<Item = &'a str>) -> Option<Segments<'a>> {
+    let segments: Segments<'a> = segments.take(MAX_SEGMENTS + 1).map(decode).collect::<Option<_>>()?;
+    (segments.len() <= MAX_SEGMENTS && segments.iter().all(|segment| !segment.is_empty())).then_some(segments)
+}
+
+/// The model at the front of a path, and what follows it.
+fn split_model<'a, 's>(segments: &'s [Cow<'a, str>]) -> Option<(Cow<'a, str>, &'s [Cow<'a, str>])> {
+    let (first, rest) = segments.split_first()?;
+    Some(match rest.split_first() {
+        // `owner%2Fname` is one segment that names both.
+        Some((name, rest)) if !first.contains('/') && !RESERVED_MODEL_NAMES.contains(&name.as_ref()) => {
+            (Cow::Owned(format!("{first}/{name}")), rest)
+        }
+        _ => (first.clone(), rest),
+    })
 }
 
 /// Decodes a segment (RFC 3986, section 2.1); `None` if what comes out is not UTF-8 or an escape is broken.

@@ -19,7 +19,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// When to try again, milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A response.
 pub(crate) type Reply = Response<ReplyBody>;
@@ -136,7 +136,10 @@ pub(crate) fn error(error: &ServiceError, request: &RequestId) -> Reply {
 
 /// The response for a path that names nothing.
 pub(crate) fn not_found(request: &RequestId) -> Reply {
-    error(&ServiceError::new(ErrorCode::NotFound, "no such path; the API is under /v2 and /admin/v1"), request)
+    error(
+        &ServiceError::new(ErrorCode::NotFound, "no such path; the API is under /v2, /v1, /predictions and /admin/v1"),
+        request,
+    )
 }
 
 /// The response for a method that the path does not have.

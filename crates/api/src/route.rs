@@ -14,7 +14,7 @@ use tower_service::Service as _;
 
 use crate::pool::Pool;
 use crate::reply::{self, Reply, ReplyBody};
-use crate::{admin, metrics, v2};
+use crate::{admin, metrics, v1, v2};
 
 /// What the edges share.
 pub(crate) struct Edge {
@@ -46,6 +46,11 @@ impl Edge {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether requests are taken.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.server.is_ready() && !self.is_draining()
+    }
+
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -59,9 +64,13 @@ impl Edge {
         let path = request.uri().path();
         let reply = if is_under(path, "/v2") {
             v2::serve(self, request, id).await
+        } else if is_under(path, "/v1") {
+            v1::serve(self, request, id).await
         } else if is_under(path, "/admin") {
             let reply = self.answer_admin(request, id).await?;
             unpack(reply, &id)
+        } else if v1::is_torchserve(path) {
+            v1::serve_torchserve(self, request, id).await
         } else {
             reply::not_found(&id)
         };

@@ -1,27 +1,23 @@
-//! The Open Inference Protocol's edge under `/v2`.
+//! The Open Inference Protocol's edge under `/v2`, with those of Triton's extensions that are there.
 
-use std::sync::Arc;
+mod config;
+mod repository;
 
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 use tenantry_server::Principal;
-use tenantry_types::error::sanitise;
-use tenantry_types::name::MAX_NAME_BYTES;
-use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName, TensorSpec};
+use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TensorSpec};
 
-use crate::explain;
-use crate::infer::{Call, infer};
-use crate::path::{self, ModelAction, V2Path};
+use crate::caller::{Caller, model_ref};
+use crate::flow::Call;
+use crate::infer::infer;
+use crate::path::{self, ModelAction, ModelPath, V2Path};
 use crate::reply::{self, Reply, json};
 use crate::route::Edge;
 
 /// The extensions of the protocol that are there.
-const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
-
-/// How much of a path a log line shows, characters.
-pub(crate) const MAX_LOGGED_CHARS: usize = 200;
+const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "model_repository"];
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
@@ -30,7 +26,7 @@ const POST: &str = "POST";
 struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 1],
+    extensions: [&'static str; EXTENSIONS.len()],
 }
 
 #[derive(Serialize)]
@@ -85,7 +81,8 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
     let uri = request.uri().clone();
     let Some(path) = path::parse(uri.path()) else { return reply::not_found(&id) };
     let allowed = match &path {
-        V2Path::Model(model) if model.action == ModelAction::Infer => POST,
+        V2Path::Index => POST,
+        V2Path::Model(ModelPath { action: ModelAction::Infer | ModelAction::Load | ModelAction::Unload, .. }) => POST,
         V2Path::Unimplemented => "",
         V2Path::Model(model) if model.action == ModelAction::Unimplemented => "",
         _ => GET,
@@ -102,40 +99,15 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         // The two paths without a key: a probe holds none, and they say nothing of any tenant.
         V2Path::Live => Ok(json(StatusCode::OK, &Live { live: true })),
         V2Path::Ready => Ok(ready(edge)),
-        path => match edge.server.authenticate(authorization(request.headers())) {
-            Ok(principal) => {
-                let tenant = Arc::clone(&principal.tenant_name);
-                let explains = explain::is_wanted(request.headers());
+        path => match Caller::of(edge, request.headers(), id) {
+            Ok((caller, principal)) => {
                 let served = serve_caller(edge, path, principal, request, id).await;
-                if explains && let Err(error) = &served {
-                    log(&served, &id, &tenant, uri.path());
-                    let mut reply = reply::error(error, &id);
-                    explain::refused(&mut reply, error);
-                    return reply;
-                }
-                log(&served, &id, &tenant, uri.path());
-                served
+                return caller.finish(served, uri.path(), reply::error);
             }
             Err(error) => Err(error),
         },
     };
     served.unwrap_or_else(|error| reply::error(&error, &id))
-}
-
-/// One line a request: of those the server failed for everybody who reads the log, of the others for who asks for them.
-fn log(served: &Result<Reply, ServiceError>, id: &RequestId, tenant: &TenantName, path: &str) {
-    let shown = || sanitise(path, MAX_LOGGED_CHARS);
-    match served {
-        Ok(reply) => {
-            tracing::debug!(request_id = %id, %tenant, path = %shown(), status = reply.status().as_u16(), "answered");
-        }
-        Err(error) if matches!(error.code, ErrorCode::Internal | ErrorCode::ModelFailed | ErrorCode::Unavailable) => {
-            tracing::warn!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "failed");
-        }
-        Err(error) => {
-            tracing::debug!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "refused");
-        }
-    }
 }
 
 async fn serve_caller(
@@ -156,6 +128,7 @@ async fn serve_caller(
             let models = edge.server.models(&principal).iter().map(|model| model.name.to_string()).collect();
             Ok(json(StatusCode::OK, &Models { models }))
         }
+        V2Path::Index => repository::index(edge, principal, id, request).await,
         V2Path::Unimplemented => Err(unimplemented()),
         V2Path::Model(path) => {
             let model = model_ref(&path.model)?;
@@ -166,23 +139,13 @@ async fn serve_caller(
                 }
                 ModelAction::Metadata => metadata(edge, &principal, &model, path.version.as_deref()),
                 ModelAction::Ready => model_ready(edge, &principal, &model, path.version.as_deref()),
+                ModelAction::Config => config::config(edge, &principal, &model, path.version.as_deref()),
+                ModelAction::Load => repository::load(edge, principal, id, model, request).await,
+                ModelAction::Unload => repository::unload(edge, principal, id, model, request).await,
                 ModelAction::Unimplemented => Err(unimplemented()),
             }
         }
     }
-}
-
-/// The value of the `Authorization` header, if it is one text.
-pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()
-}
-
-/// A name that cannot be one names no model: the same text as for one that is not there.
-fn model_ref(text: &str) -> Result<ModelRef, ServiceError> {
-    text.parse().map_err(|_| {
-        let name = sanitise(text, 2 * MAX_NAME_BYTES + 1);
-        ServiceError::new(ErrorCode::NotFound, format!("model `{name}` does not exist or you may not use it"))
-    })
 }
 
 fn unimplemented() -> ServiceError {
@@ -190,7 +153,7 @@ fn unimplemented() -> ServiceError {
 }
 
 fn ready(edge: &Edge) -> Reply {
-    let ready = edge.server.is_ready() && !edge.is_draining();
+    let ready = edge.is_ready();
     json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &Ready { ready })
 }
 

@@ -9,6 +9,10 @@
 )]
 
 mod support;
+#[path = "http/triton.rs"]
+mod triton;
+#[path = "http/v1.rs"]
+mod v1;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -42,12 +46,30 @@ async fn nothing_but_health_and_the_metrics_listener_answers_without_a_key() {
         let path = path.replace(['{', '}'], "");
         routes.extend(operations.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
     }
-    for path in
-        ["/v2", "/v2/models", "/v2/models/m", "/v2/models/m/ready", "/v2/repository/index", "/v2/models/m/config"]
-    {
+    for path in [
+        "/v2",
+        "/v2/models",
+        "/v2/models/m",
+        "/v2/models/m/ready",
+        "/v2/models/m/config",
+        "/v2/models/stats",
+        "/v1/models",
+        "/v1/models/m",
+        "/v1/models/m/metadata",
+    ] {
         routes.push(("GET".to_owned(), path.to_owned()));
     }
-    routes.push(("POST".to_owned(), "/v2/models/m/infer".to_owned()));
+    for path in [
+        "/v2/models/m/infer",
+        "/v2/repository/index",
+        "/v2/repository/models/m/load",
+        "/v2/repository/models/m/unload",
+        "/v1/models/m:predict",
+        "/v1/models/m:explain",
+        "/predictions/m",
+    ] {
+        routes.push(("POST".to_owned(), path.to_owned()));
+    }
     let mut texts = Vec::new();
     for (method, path) in &routes {
         for key in [None, Some("tnty_nonsense"), Some("ü")] {
@@ -73,9 +95,18 @@ async fn nothing_but_health_and_the_metrics_listener_answers_without_a_key() {
 async fn unknown_paths_and_wrong_methods_say_so() {
     let running = Running::start().await;
     let key = running.admin_key.clone();
-    for path in
-        ["/", "/v1/models", "/v2/nothing", "/v2/models/a/b/c", "/v22", "/admin", "/admin/v1/nothing", "/metrics"]
-    {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/nothing",
+        "/predictions",
+        "/v2/nothing",
+        "/v2/models/a/b/c",
+        "/v22",
+        "/admin",
+        "/admin/v1/nothing",
+        "/metrics",
+    ] {
         let answer = running.get(path, &key).await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.json()["code"], "not_found");
@@ -93,7 +124,7 @@ async fn unknown_paths_and_wrong_methods_say_so() {
         assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
         answer.error();
     }
-    let answer = running.get("/v2/models/m/config", &key).await;
+    let answer = running.get("/v2/models/m/trace/setting", &key).await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (501, Some("unimplemented")));
     let mut head = running.connect().await;
     head.send("HEAD", "/v2/health/live", None, &[("connection", "close")], b"").await;

@@ -30,6 +30,7 @@ use crate::recording::{RecordError, Recorder};
 use crate::slots::SlotCores;
 use crate::submission::{Reply, ServeError, Submission};
 use crate::timer::Timer;
+use crate::warm::Wanted;
 use crate::worker::{Load, Request};
 use crate::worker_memory;
 
@@ -45,6 +46,8 @@ pub struct Node {
     /// How well workers must be kept apart for whom.
     pub(crate) minimums: RwLock<Arc<Minimums>>,
     pub(crate) inflight: Mutex<HashMap<TaskId, Entry>>,
+    /// What is to be loaded for somebody who sent no request, under the number of his wait. Bounded by the permits there are.
+    pub(crate) wanted: Mutex<Vec<(u64, Wanted)>>,
     pub(crate) timer: Timer,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) runtime: Mutex<Option<RuntimeInfo>>,
@@ -114,6 +117,7 @@ impl Node {
             placements: Placements::default(),
             minimums: RwLock::default(),
             inflight: Mutex::default(),
+            wanted: Mutex::default(),
             timer: Timer::new(),
             changes: watch::Sender::new(0),
             runtime: Mutex::new(None),

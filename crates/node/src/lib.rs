@@ -47,6 +47,7 @@ mod stderr;
 mod submission;
 mod supervisor;
 mod timer;
+mod warm;
 mod worker;
 mod worker_memory;
 
@@ -62,3 +63,4 @@ pub use start::StartError;
 pub use submission::{Answer, Reply, ServeError, Submission, Timing};
 pub use supervisor::{ModelFile, ModelFiles};
 pub use tenantry_jail::{Barriers, Layer, Layers, Level, SuspendBy, WorkerStart};
+pub use warm::Wanted;

@@ -150,17 +150,11 @@ impl Node {
             })
             .collect();
         drop(fleet);
-        let demand = demand
-            .into_iter()
-            .filter_map(|demand| {
-                let placement = self.placements.get(demand.placement)?;
-                Some(ObservedDemand {
-                    version: placement.spec.version,
-                    domain: placement.domain,
-                    waiting: demand.waiting,
-                })
-            })
-            .collect();
+        let of_tasks = demand.into_iter().filter_map(|demand| {
+            let placement = self.placements.get(demand.placement)?;
+            Some(ObservedDemand { version: placement.spec.version, domain: placement.domain, waiting: demand.waiting })
+        });
+        let demand = of_tasks.chain(self.demand_without_tasks()).collect();
         Observed { workers, replicas, demand, quarantined }
     }
 

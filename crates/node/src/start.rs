@@ -190,6 +190,8 @@ impl Node {
     /// Stops admitting, waits until what is queued and running has ended or `limit` has passed, then ends all workers.
     pub async fn drain(self: &Arc<Self>, limit: Duration) {
         self.draining.store(true, Ordering::Release);
+        // Whoever waits for a load waits no longer.
+        self.changed();
         let quiet = async {
             loop {
                 let notified = self.quiet.notified();

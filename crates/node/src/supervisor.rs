@@ -115,12 +115,16 @@ impl Node {
             fleet.replicas.insert(replica, record);
             known.unwrap_or(UNKNOWN_LOAD)
         };
-        let tenant = demand.map_or(placement.domain.model_owner, |demand| demand.tenant);
+        let (tenant, deployment, key) = match (demand, self.wanted(placement.id)) {
+            (Some(demand), _) => (demand.tenant, demand.deployment, demand.key),
+            (None, Some(wanted)) => (wanted.tenant, Some(wanted.deployment), wanted.key),
+            (None, None) => (placement.domain.model_owner, None, None),
+        };
         let task = Task {
             id: TaskId(self.next_id()),
             tenant,
-            deployment: demand.and_then(|demand| demand.deployment),
-            key: demand.and_then(|demand| demand.key),
+            deployment,
+            key,
             place: Place::Worker(worker),
             rows: 1,
             shape: 0,

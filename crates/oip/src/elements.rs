@@ -31,7 +31,7 @@ pub(crate) fn read_elements(data: &RawValue, datatype: DataType, shape: &[u64]) 
 }
 
 /// What the element type takes, for errors.
-fn expected(datatype: DataType) -> &'static str {
+pub(crate) fn expected(datatype: DataType) -> &'static str {
     match datatype {
         DataType::Bool => "true or false",
         DataType::Uint8 => "a whole number from 0 to 255 for UINT8",
@@ -50,9 +50,9 @@ fn expected(datatype: DataType) -> &'static str {
 }
 
 /// Converts one element's JSON text and appends its bytes; `None` if it is not of the type.
-type Converted = Option<()>;
+pub(crate) type Converted = Option<()>;
 
-fn boolean(token: &str, out: &mut Vec<u8>) -> Converted {
+pub(crate) fn boolean(token: &str, out: &mut Vec<u8>) -> Converted {
     out.push(match token {
         "true" | "1" => 1,
         "false" | "0" => 0,
@@ -61,24 +61,28 @@ fn boolean(token: &str, out: &mut Vec<u8>) -> Converted {
     Some(())
 }
 
-fn number<T: std::str::FromStr, const N: usize>(token: &str, out: &mut Vec<u8>, bytes: fn(T) -> [u8; N]) -> Converted {
+pub(crate) fn number<T: std::str::FromStr, const N: usize>(
+    token: &str,
+    out: &mut Vec<u8>,
+    bytes: fn(T) -> [u8; N],
+) -> Converted {
     out.extend_from_slice(&bytes(token.parse().ok()?));
     Some(())
 }
 
-fn single(token: &str, out: &mut Vec<u8>) -> Converted {
+pub(crate) fn single(token: &str, out: &mut Vec<u8>) -> Converted {
     let value: f32 = token.parse().ok()?;
     out.extend_from_slice(&value.is_finite().then_some(value)?.to_le_bytes());
     Some(())
 }
 
-fn double(token: &str, out: &mut Vec<u8>) -> Converted {
+pub(crate) fn double(token: &str, out: &mut Vec<u8>) -> Converted {
     let value: f64 = token.parse().ok()?;
     out.extend_from_slice(&value.is_finite().then_some(value)?.to_le_bytes());
     Some(())
 }
 
-fn text(token: &str, out: &mut Vec<u8>) -> Converted {
+pub(crate) fn text(token: &str, out: &mut Vec<u8>) -> Converted {
     let inner = token.strip_prefix('"')?.strip_suffix('"')?;
     let mut put = |bytes: &[u8]| {
         out.extend_from_slice(&u32::try_from(bytes.len()).ok()?.to_le_bytes());
@@ -160,14 +164,14 @@ impl<'a> Elements<'a> {
 }
 
 /// The end of the word that starts at `at`; past it by at least one byte, so that the walk always moves on.
-fn end_of_word(json: &[u8], at: usize) -> usize {
+pub(crate) fn end_of_word(json: &[u8], at: usize) -> usize {
     let rest = json.get(at + 1..).unwrap_or_default();
     let more = rest.iter().position(|byte| matches!(byte, b',' | b']' | b' ' | b'\n' | b'\r' | b'\t'));
     at + 1 + more.unwrap_or(rest.len())
 }
 
 /// The end of the text whose opening quote is at `at`.
-fn end_of_text(json: &[u8], at: usize) -> usize {
+pub(crate) fn end_of_text(json: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while let Some(byte) = json.get(end) {
         match byte {

@@ -13,7 +13,7 @@ pub(crate) fn write_text(json: &mut Vec<u8>, text: &str) {
 }
 
 /// Writing into memory and values without maps cannot fail; there is nothing to report.
-fn write_value(json: &mut Vec<u8>, value: impl Serialize) {
+pub(crate) fn write_value(json: &mut Vec<u8>, value: impl Serialize) {
     let written = serde_json::to_writer(json, &value);
     debug_assert!(written.is_ok(), "a plain value has a JSON form");
 }

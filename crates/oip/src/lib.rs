@@ -1,4 +1,4 @@
-//! The Open Inference Protocol v2 codec: bytes in, requests out, and back.
+//! The codecs of the Open Inference Protocol v2 and of its elder, `predict` ([`predict`]): bytes in, requests out, and back.
 //!
 //! Pure functions over values: no IO, no clock, no async, no HTTP types. The shapes follow "Open Inference Protocol,
 //! REST" and its binary tensor data extension (a JSON header followed by the tensors, little-endian, row-major, in the
@@ -25,6 +25,7 @@ mod header;
 mod json_out;
 pub mod limits;
 mod parameters;
+pub mod predict;
 mod request;
 mod response;
 mod values;

@@ -147,4 +147,4 @@ fn parameter(json: &str) -> Result<ParameterValue, &'static str> {
 
 /// A text, borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);

@@ -5,7 +5,7 @@
 //! 2. **Load** what is missing into ready workers of the domain that do not hold the version yet; where workers are
 //!    too few, start some, counting those that start already.
 //! 3. **Make room.** If there may be no more workers, stop the longest idle one that holds nothing the aim needs.
-//! 4. **Shrink.** Unload idle replicas that no deployment names, that exceed the bounds or that were idle too long;
+//! 4. **Shrink.** Unload idle replicas that no deployment names, that exceed the bounds, that were idle too long or let go;
 //!    stop workers that were empty and idle too long.
 //!
 //! It cannot swing back and forth: steps 3 and 4 take only what exceeds the aim, and steps 1 and 2 add only what falls
@@ -93,6 +93,7 @@ struct Planner<'a> {
     limits: &'a PlanLimits,
     wishes: BTreeMap<VersionId, Wish>,
     counts: BTreeMap<Pair, Count>,
+    let_go: BTreeSet<ReplicaId>,
     /// Versions that tasks wait for, by domain.
     waited_for: BTreeSet<Pair>,
     quarantined: BTreeMap<(VersionId, Option<TrustDomain>), MonotonicTime>,
@@ -173,6 +174,7 @@ impl<'a> Planner<'a> {
             limits,
             wishes,
             counts,
+            let_go: desired.let_go.iter().copied().collect(),
             waited_for,
             quarantined,
             held,
@@ -332,6 +334,7 @@ impl<'a> Planner<'a> {
                 let leaves_at = match wish {
                     None => Some(self.now),
                     Some(wish) if present > wish.max => Some(self.now),
+                    Some(_) if present > aim && self.let_go.contains(&replica) => Some(self.now),
                     Some(wish) if present > aim => wish.idle_after.map(|after| since.saturating_add(after)),
                     Some(_) => None,
                 };

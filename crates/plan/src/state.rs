@@ -11,6 +11,8 @@ pub struct Desired {
     pub generation: u64,
     /// All of them. Where two name the same version, the larger bounds and the longer idle time hold.
     pub deployments: Vec<DesiredDeployment>,
+    /// Replicas that need not wait to have been idle for long, because their owner asked for that.
+    pub let_go: Vec<ReplicaId>,
 }
 
 /// One version a deployment wants served.

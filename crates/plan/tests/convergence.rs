@@ -60,7 +60,11 @@ fn deployment() -> impl Strategy<Value = DesiredDeployment> {
 }
 
 fn desired() -> impl Strategy<Value = Desired> {
-    prop::collection::vec(deployment(), 0..5).prop_map(|deployments| Desired { generation: 1, deployments })
+    prop::collection::vec(deployment(), 0..5).prop_map(|deployments| Desired {
+        generation: 1,
+        deployments,
+        let_go: Vec::new(),
+    })
 }
 
 fn limits() -> impl Strategy<Value = PlanLimits> {

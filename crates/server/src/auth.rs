@@ -76,10 +76,7 @@ pub(crate) fn administered<'a>(
     tenant: &TenantName,
 ) -> Result<&'a Arc<RoutedTenant>, ServiceError> {
     let found = readable(routing, principal, tenant)?;
-    match principal.role {
-        Role::PlatformAdmin | Role::Admin => Ok(found),
-        Role::Invoker => Err(denied("a key of role `admin`")),
-    }
+    any_admin(principal).map(|()| found)
 }
 
 /// The tenant a read is about, if the caller may look into it: any role in its own tenant.
@@ -103,6 +100,15 @@ pub(crate) fn platform_admin(principal: &Principal) -> Result<(), ServiceError> 
     match principal.role {
         Role::PlatformAdmin => Ok(()),
         Role::Admin | Role::Invoker => Err(denied("a key of role `platform_admin`")),
+    }
+}
+
+/// # Errors
+/// 403 for whoever may only use his tenant's models.
+pub(crate) fn any_admin(principal: &Principal) -> Result<(), ServiceError> {
+    match principal.role {
+        Role::PlatformAdmin | Role::Admin => Ok(()),
+        Role::Invoker => Err(denied("a key of role `admin`")),
     }
 }
 

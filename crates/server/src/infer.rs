@@ -6,7 +6,8 @@ use std::time::Duration;
 use tenantry_node::{ServeError, Submission, Timing};
 use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::{
-    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature, Tensor,
+    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
+    TenantName, Tensor,
 };
 
 use crate::cache::{CacheUse, NO_TIME, Parts};
@@ -116,6 +117,10 @@ pub struct ModelReadiness {
 pub struct ModelSummary {
     /// The name that works for this caller: `name` for his own, `owner/name` for shared ones.
     pub name: ModelRef,
+    /// Whose it is.
+    pub owner: Arc<TenantName>,
+    /// When it was created, milliseconds since the Unix epoch.
+    pub created_ms: i64,
     /// Whether its deployed version could be served.
     pub ready: bool,
 }
@@ -254,7 +259,7 @@ impl Server {
         Arc::clone(model.flows.write().entry(principal.tenant).or_insert(flow))
     }
 
-    fn placement(&self, principal: &Principal, model: &RoutedModel, servable: &Servable) -> PlacementId {
+    pub(crate) fn placement(&self, principal: &Principal, model: &RoutedModel, servable: &Servable) -> PlacementId {
         let domain = model.domain(principal.routed());
         if domain == servable.home {
             return *servable.home_placement.get_or_init(|| self.node.placement(&servable.spec, domain));
@@ -311,15 +316,11 @@ impl Server {
         let visible = routing.models().filter(|model| model.is_visible_to(principal.tenant));
         let mut models: Vec<ModelSummary> = visible
             .map(|model| {
-                let own = model.owner.id == principal.tenant;
-                let name = ModelRef {
-                    owner: model.reference.owner.clone().filter(|_| !own),
-                    name: model.reference.name.clone(),
-                };
+                let name = model.name_for(principal.tenant);
                 let demanded = model.demanded_by(&routing, principal);
                 let obstacle = |version| self.obstacle(demanded, principal, model, &name, version);
                 let ready = model.deployed().is_some_and(|version| obstacle(version).is_none());
-                ModelSummary { name, ready }
+                ModelSummary { name, owner: Arc::clone(&model.owner.name), created_ms: model.created_ms, ready }
             })
             .collect();
         models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -328,7 +329,7 @@ impl Server {
 
     /// Why a version would not be served to this caller, if so. What other callers did to a shared model is no obstacle,
     /// and its reason not for this one's eyes.
-    fn obstacle(
+    pub(crate) fn obstacle(
         &self,
         demanded: Level,
         principal: &Principal,
@@ -350,7 +351,7 @@ fn response(model: ModelRef, id: Option<String>, version: &RoutedVersion, output
 }
 
 /// The refusal table: whose fault it is, which limit it was, and when to try again.
-fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> ServiceError {
+pub(crate) fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersion) -> ServiceError {
     let new = |code, text: String, reason: Option<&'static str>, retry_after: Option<Duration>| ServiceError {
         code,
         message: text,

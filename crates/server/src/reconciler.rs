@@ -11,7 +11,7 @@ use tenantry_node::{ModelFile, ModelFiles, RuntimeInfo};
 use tenantry_plan::{Desired, DesiredDeployment, Observed, PlanLimits, Quarantine, Step};
 use tenantry_store::{ReadError, StoredFile};
 use tenantry_types::model::EngineOptions;
-use tenantry_types::{Digest, MonotonicTime, TenantId, TrustDomain, VersionId, WorkerId};
+use tenantry_types::{Digest, MonotonicTime, ReplicaId, TenantId, TrustDomain, VersionId, WorkerId};
 use tenantry_wire::ModelForm;
 
 use crate::Server;
@@ -51,7 +51,8 @@ pub(crate) async fn run(server: Arc<Server>) {
         let now = server.node.now();
         observed.quarantined.extend(unopened.in_force(now));
         observed.quarantined.extend(server.held_back(&routing));
-        let desired = desired(&routing, &by_version.1, &observed, server.is_ready());
+        let let_go = server.let_go.lock().clone();
+        let desired = desired(&routing, &by_version.1, &observed, server.is_ready(), let_go);
         let plan = tenantry_plan::plan(now, &desired, &observed, &limits);
         if !plan.steps.is_empty() {
             tracing::debug!(generation = plan.generation, steps = ?plan.steps, "carrying out a plan");
@@ -79,7 +80,13 @@ fn index(routing: &Routing) -> ByVersion {
 /// What the deployments ask for, and which other ready versions are being asked for by number or alias.
 ///
 /// A server that drains keeps nothing loaded for its own sake, but still serves what waits.
-fn desired(routing: &Routing, by_version: &ByVersion, observed: &Observed, keep_minimum: bool) -> Desired {
+fn desired(
+    routing: &Routing,
+    by_version: &ByVersion,
+    observed: &Observed,
+    keep_minimum: bool,
+    let_go: Vec<ReplicaId>,
+) -> Desired {
     let mut deployments: Vec<DesiredDeployment> = routing
         .models()
         .filter_map(|model| {
@@ -118,7 +125,7 @@ fn desired(routing: &Routing, by_version: &ByVersion, observed: &Observed, keep_
             idle_after: Some(model.deployment.idle_after.map_or(UNDEPLOYED_IDLE, |idle| idle.min(UNDEPLOYED_IDLE))),
         });
     }
-    Desired { generation: routing.revision, deployments }
+    Desired { generation: routing.revision, deployments, let_go }
 }
 
 impl Server {

@@ -100,6 +100,7 @@ pub(crate) struct RoutedModel {
     pub(crate) owner: Arc<RoutedTenant>,
     pub(crate) reference: ModelRef,
     pub(crate) shared: Sharing,
+    pub(crate) created_ms: i64,
     /// How well the workers that run it must be kept apart, as its owner says for this model.
     pub(crate) min_isolation: Level,
     pub(crate) deployment: RoutedDeployment,
@@ -201,6 +202,12 @@ impl RoutedModel {
     /// Whether a tenant may know of this model and use it.
     pub(crate) fn is_visible_to(&self, caller: TenantId) -> bool {
         self.owner.id == caller || self.shared == Sharing::Everyone
+    }
+
+    /// The name that works for a caller: `name` for his own models, `owner/name` for shared ones.
+    pub(crate) fn name_for(&self, caller: TenantId) -> ModelRef {
+        let own = self.owner.id == caller;
+        ModelRef { owner: self.reference.owner.clone().filter(|_| !own), name: self.reference.name.clone() }
     }
 
     /// Whether one worker may serve every tenant's data with it.

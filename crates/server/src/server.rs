@@ -12,7 +12,7 @@ use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
 use tenantry_store::{OpenError, ReadError, Store, WriteError};
-use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantId};
+use tenantry_types::{ErrorCode, ModelRef, ReplicaId, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -74,6 +74,8 @@ pub struct Server {
     pub(crate) cache: ResponseCache,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
+    /// Replicas that somebody waits to see unloaded.
+    pub(crate) let_go: Mutex<Vec<ReplicaId>>,
     load: Arc<ServerLoad>,
     /// Held by whoever builds the next routing table, so that an older one never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
@@ -120,6 +122,7 @@ impl Server {
             node,
             metrics: Metrics::new(),
             cache: ResponseCache::new(max_cache_bytes),
+            let_go: Mutex::default(),
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
             incidents: tokio::sync::Mutex::default(),
@@ -176,26 +179,35 @@ impl Server {
         model: &ModelRef,
         content_length: Option<u64>,
     ) -> Result<Permit, ServiceError> {
-        let outcome = if let Err(below) = self.check_call(principal, model) {
-            Err(below)
-        } else if self.draining.load(Ordering::Relaxed) {
-            Err(ServiceError::new(ErrorCode::Unavailable, "the server is shutting down; try again shortly")
-                .because(reason::DRAINING)
-                .retry_after(STORE_RETRY))
-        } else {
-            let tenant = &principal.routed().gate;
-            let narrow = self.narrow_gates(principal, model);
-            Permit::take(tenant, narrow, &self.load, self.limits.max_bodies_bytes, content_length, self.node.now())
+        let outcome = match self.check_call(principal, model) {
+            Err(below) => Err(below),
+            Ok(()) => self.take_place(principal, self.narrow_gates(principal, model), content_length),
         };
-        if let Err(error) = &outcome {
-            let tenant = (principal.tenant, principal.tenant_name.as_str());
-            let flow = self.metrics.unresolved(Some(tenant));
-            flow.ended(Some(error.code), Duration::ZERO);
-            if let Some(reason) = error.reason {
-                flow.rejected(reason);
-            }
+        outcome.inspect_err(|error| self.count_refusal(principal, error))
+    }
+
+    /// The same for a request that names its model, if it has one, in its body only.
+    ///
+    /// # Errors
+    /// As for [`Server::admit`], but for what concerns the model and its deployment.
+    pub fn admit_unnamed(&self, principal: &Principal, content_length: Option<u64>) -> Result<Permit, ServiceError> {
+        let outcome = self.take_place(principal, self.key_gate(principal), content_length);
+        outcome.inspect_err(|error| self.count_refusal(principal, error))
+    }
+
+    fn take_place(
+        &self,
+        principal: &Principal,
+        narrow: NarrowGates,
+        content_length: Option<u64>,
+    ) -> Result<Permit, ServiceError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ServiceError::new(ErrorCode::Unavailable, "the server is shutting down; try again shortly")
+                .because(reason::DRAINING)
+                .retry_after(STORE_RETRY));
         }
-        outcome
+        let tenant = &principal.routed().gate;
+        Permit::take(tenant, narrow, &self.load, self.limits.max_bodies_bytes, content_length, self.node.now())
     }
 
     /// Refuses a call whose worker would be below its minimum. A model there is not is somebody else's to refuse.
@@ -217,8 +229,12 @@ impl Server {
             let share = model.and_then(|model| tenant.deployments.get(&model.deployment.id));
             gates.extend(share.map(|share| Arc::clone(&share.gate)));
         }
-        gates.extend(tenant.keys.get(&principal.key).map(|share| Arc::clone(&share.gate)));
+        gates.extend(self.key_gate(principal));
         gates
+    }
+
+    fn key_gate(&self, principal: &Principal) -> NarrowGates {
+        principal.routed().keys.get(&principal.key).map(|share| Arc::clone(&share.gate)).into_iter().collect()
     }
 
     /// Whether the server takes requests.

@@ -9,8 +9,20 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// Words with a meaning in the URL after a model's name; a model cannot be called so, or its URL would be ambiguous.
-pub const RESERVED_MODEL_NAMES: [&str; 8] =
-    ["infer", "ready", "versions", "config", "stats", "generate", "generate_stream", "trace"];
+pub const RESERVED_MODEL_NAMES: [&str; 12] = [
+    "infer",
+    "ready",
+    "versions",
+    "labels",
+    "config",
+    "metadata",
+    "stats",
+    "generate",
+    "generate_stream",
+    "load",
+    "unload",
+    "trace",
+];
 
 /// A text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ use tenantry_types::error::sanitise;
 use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
 use super::AdminState;
-use crate::v2::{MAX_LOGGED_CHARS, authorization};
+use crate::caller::{MAX_LOGGED_CHARS, authorization};
 
 /// The largest JSON body of the admin API, bytes.
 const MAX_ADMIN_BODY_BYTES: usize = 1 << 20;

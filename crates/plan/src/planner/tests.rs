@@ -41,7 +41,7 @@ fn deployment(number: u8) -> DesiredDeployment {
 }
 
 fn desired(deployments: impl IntoIterator<Item = DesiredDeployment>) -> Desired {
-    Desired { generation: 7, deployments: deployments.into_iter().collect() }
+    Desired { generation: 7, deployments: deployments.into_iter().collect(), let_go: Vec::new() }
 }
 
 fn worker(id: u64, domain: TrustDomain, state: WorkerState, idle_since: Option<u64>) -> ObservedWorker {
@@ -308,4 +308,25 @@ fn a_worker_about_to_load_again_what_it_unloads_is_not_spared_for_others() {
     let plan = plan_at(0, 1, &desired([deployment(1)]), &observed);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.blocked.len(), 1, "only the one without a worker is blocked");
+}
+
+#[test]
+fn what_is_let_go_leaves_before_it_was_idle_for_long_but_not_what_is_wanted_or_busy() {
+    let home = domain(1, 1);
+    let there = worker(1, home, WorkerState::Ready, None);
+    let observed = |idle_since, demand| Observed {
+        workers: vec![there.clone()],
+        replicas: vec![replica(8, 1, &there, ReplicaState::Ready, idle_since)],
+        demand,
+        ..Observed::default()
+    };
+    let let_go = Desired { let_go: vec![ReplicaId(8)], ..desired([deployment(1)]) };
+    let unload = [Step::Unload { replica: ReplicaId(8) }];
+    assert_eq!(plan_at(1, 4, &let_go, &observed(Some(1), vec![])).steps, unload);
+    assert_eq!(plan_at(1, 4, &desired([deployment(1)]), &observed(Some(1), vec![])).steps, []);
+    assert_eq!(plan_at(1, 4, &let_go, &observed(None, vec![])).steps, []);
+    assert_eq!(plan_at(1, 4, &let_go, &observed(Some(1), vec![demand(1, home)])).steps, []);
+    let kept = DesiredDeployment { min_replicas: 1, ..deployment(1) };
+    let let_go = Desired { let_go: vec![ReplicaId(8)], ..desired([kept]) };
+    assert_eq!(plan_at(1, 4, &let_go, &observed(Some(1), vec![])).steps, []);
 }

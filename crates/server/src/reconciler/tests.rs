@@ -15,7 +15,7 @@ fn world() -> World {
 }
 
 fn of(routing: &Routing, observed: &Observed, keep_minimum: bool) -> Vec<DesiredDeployment> {
-    let mut deployments = desired(routing, &index(routing), observed, keep_minimum).deployments;
+    let mut deployments = desired(routing, &index(routing), observed, keep_minimum, Vec::new()).deployments;
     deployments.sort_by_key(|deployment| deployment.version);
     deployments
 }

@@ -202,6 +202,7 @@ fn routed_model(
         reference: ModelRef { owner: Some((*owner.name).clone()), name: model.name.clone() },
         owner,
         shared: model.shared,
+        created_ms: model.created_ms,
         min_isolation: model.min_isolation,
         deployment: (&deployment).into(),
         versions,

@@ -1,0 +1,84 @@
+//! Whose call it is, and the end every call of the data plane comes to: one line in the log, and an error in the form that
+//! its protocol's clients read.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use tenantry_server::Principal;
+use tenantry_types::error::sanitise;
+use tenantry_types::name::MAX_NAME_BYTES;
+use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName};
+
+use crate::explain;
+use crate::reply::Reply;
+use crate::route::Edge;
+
+/// How much of a path a log line shows, characters.
+pub(crate) const MAX_LOGGED_CHARS: usize = 200;
+
+/// How a protocol shows an error.
+pub(crate) type ErrorForm = fn(&ServiceError, &RequestId) -> Reply;
+
+/// What is kept of a caller until his call has ended.
+pub(crate) struct Caller {
+    tenant: Arc<TenantName>,
+    explains: bool,
+    id: RequestId,
+}
+
+impl Caller {
+    /// Authenticates a call by its headers.
+    ///
+    /// # Errors
+    /// 401.
+    pub(crate) fn of(edge: &Edge, headers: &HeaderMap, id: RequestId) -> Result<(Self, Principal), ServiceError> {
+        let principal = edge.server.authenticate(authorization(headers))?;
+        let caller = Self { tenant: Arc::clone(&principal.tenant_name), explains: explain::is_wanted(headers), id };
+        Ok((caller, principal))
+    }
+
+    /// Logs what became of the call, and gives an error its form.
+    pub(crate) fn finish(self, served: Result<Reply, ServiceError>, path: &str, form: ErrorForm) -> Reply {
+        self.log(&served, path);
+        served.unwrap_or_else(|error| {
+            let mut reply = form(&error, &self.id);
+            if self.explains {
+                explain::refused(&mut reply, &error);
+            }
+            reply
+        })
+    }
+
+    /// One line a request: of those the server failed for everybody who reads the log, of the others for who asks for them.
+    fn log(&self, served: &Result<Reply, ServiceError>, path: &str) {
+        let Self { id, tenant, .. } = self;
+        let shown = || sanitise(path, MAX_LOGGED_CHARS);
+        match served {
+            Ok(reply) => {
+                tracing::debug!(request_id = %id, %tenant, path = %shown(), status = reply.status().as_u16(), "answered");
+            }
+            Err(error)
+                if matches!(error.code, ErrorCode::Internal | ErrorCode::ModelFailed | ErrorCode::Unavailable) =>
+            {
+                tracing::warn!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "failed");
+            }
+            Err(error) => {
+                tracing::debug!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "refused");
+            }
+        }
+    }
+}
+
+/// The value of the `Authorization` header, if it is one text.
+pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()
+}
+
+/// A model as a client names it. What cannot be a name names no model: the same text as for one that is not there.
+pub(crate) fn model_ref(text: &str) -> Result<ModelRef, ServiceError> {
+    text.parse().map_err(|_| {
+        let name = sanitise(text, 2 * MAX_NAME_BYTES + 1);
+        ServiceError::new(ErrorCode::NotFound, format!("model `{name}` does not exist or you may not use it"))
+    })
+}

@@ -1,0 +1,105 @@
+//! The edge under `/v1`: TensorFlow Serving's REST API and KServe's v1 protocol, which share their paths and calls.
+//!
+//! Where they and OpenAI's API ask the same path for different things, one object answers all of them. What TensorFlow
+//! Serving calls a label is an alias here.
+
+mod predict;
+mod status;
+mod torchserve;
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+use tenantry_server::Principal;
+use tenantry_types::{ErrorCode, RequestId, ServiceError};
+
+use crate::caller::{Caller, model_ref};
+use crate::flow::Call;
+use crate::path::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1};
+use crate::reply::{self, Reply};
+use crate::route::Edge;
+
+const GET: &str = "GET, HEAD";
+const POST: &str = "POST";
+/// `curl -T` puts, and that is how TorchServe's own examples send files.
+const POST_OR_PUT: &str = "POST, PUT";
+
+/// Serves a request whose path starts with `/v1`.
+pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+    // The path outlives the request's own parts: an infer call gives those away.
+    let uri = request.uri().clone();
+    let Some(path) = parse_v1(uri.path()) else { return reply::not_found(&id) };
+    let (allowed, fits) = match &path {
+        V1Path::Model(model) if !matches!(model.action, V1Action::Status | V1Action::Metadata) => {
+            (POST, request.method() == Method::POST)
+        }
+        V1Path::Models | V1Path::Model(_) => (GET, matches!(*request.method(), Method::GET | Method::HEAD)),
+    };
+    if !fits {
+        return reply::method_not_allowed(allowed, &id);
+    }
+    match Caller::of(edge, request.headers(), id) {
+        Ok((caller, principal)) => {
+            let served = serve_caller(edge, path, principal, request, id).await;
+            caller.finish(served, uri.path(), reply::error)
+        }
+        Err(error) => reply::error(&error, &id),
+    }
+}
+
+async fn serve_caller(
+    edge: &Edge,
+    path: V1Path<'_>,
+    principal: Principal,
+    request: Request<Incoming>,
+    id: RequestId,
+) -> Result<Reply, ServiceError> {
+    let V1Path::Model(V1ModelPath { model, version, action }) = path else {
+        return Ok(status::models(edge, &principal));
+    };
+    let model = model_ref(&model)?;
+    match action {
+        V1Action::Status => status::model(edge, &principal, &model, version.as_deref()),
+        V1Action::Metadata => status::metadata(edge, &principal, &model, version.as_deref()),
+        V1Action::Predict => {
+            let version = version.map(std::borrow::Cow::into_owned);
+            predict::predict(edge, Call { principal, id, model, version }, request).await
+        }
+        V1Action::Refused(verb) => Err(ServiceError::new(
+            ErrorCode::Unimplemented,
+            format!(
+                "`:{verb}` is not offered, because models here have tensors, not examples or explanations; use `:predict`"
+            ),
+        )),
+    }
+}
+
+/// Whether a path is TorchServe's.
+pub(crate) fn is_torchserve(path: &str) -> bool {
+    path == "/ping" || path.starts_with("/predictions/")
+}
+
+/// Serves a request of TorchServe's inference API.
+pub(crate) async fn serve_torchserve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+    let uri = request.uri().clone();
+    if uri.path() == "/ping" {
+        return match *request.method() {
+            Method::GET | Method::HEAD => torchserve::ping(edge),
+            _ => reply::method_not_allowed(GET, &id),
+        };
+    }
+    let Some(path) = parse_predictions(uri.path()) else { return reply::not_found(&id) };
+    if !matches!(*request.method(), Method::POST | Method::PUT) {
+        return reply::method_not_allowed(POST_OR_PUT, &id);
+    }
+    match Caller::of(edge, request.headers(), id) {
+        Ok((caller, principal)) => {
+            let served = async {
+                let model = model_ref(&path.model)?;
+                let version = path.version.map(std::borrow::Cow::into_owned);
+                torchserve::predictions(edge, Call { principal, id, model, version }, request).await
+            };
+            caller.finish(served.await, uri.path(), reply::error)
+        }
+        Err(error) => reply::error(&error, &id),
+    }
+}
