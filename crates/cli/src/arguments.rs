@@ -1,5 +1,6 @@
 //! The command line, declared once: its help is generated from here.
 
+mod import;
 mod shares;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenantry_load::TenantEntry;
 use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
 
+pub(crate) use import::Import;
 pub(crate) use shares::{LevelName, LimitName, Limits, Organisation, Policy, PolicyName, TierName};
 
 /// Where a server is looked for unless told otherwise.
@@ -305,6 +307,9 @@ pub(crate) enum Model {
                             tenantry model push digits model.onnx --no-deploy --max-batch 8\n\n\
                             FILE is an ONNX model, or a .tar or .tar.gz with one and its external data.")]
     Push(Box<Push>),
+    /// Import the models of a Triton model repository, or an MLflow model, and say what became of each setting.
+    #[command(after_help = import::EXAMPLES)]
+    Import(Box<Import>),
     /// List models.
     #[command(
         visible_alias = "ls",

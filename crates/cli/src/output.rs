@@ -106,7 +106,12 @@ impl Progress {
 
     /// Prints a line on standard output without tearing the bars.
     pub(crate) fn say(&self, line: &str) {
-        self.bars.suspend(|| println!("{line}"));
+        self.suspend(|| println!("{line}"));
+    }
+
+    /// Does something that prints without tearing the bars.
+    pub(crate) fn suspend(&self, print: impl FnOnce()) {
+        self.bars.suspend(print);
     }
 
     fn add(&self, bar: ProgressBar, what: &str, template: &str) -> ProgressBar {

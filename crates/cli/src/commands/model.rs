@@ -1,5 +1,6 @@
 //! `tenantry model`.
 
+mod import;
 mod push;
 mod show;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             }
             push::ensure_ready(&version)
         }
+        Command::Import(arguments) => import::run(client, arguments, json),
         Command::List { tenant, search, tag } => list(client, tenant.as_ref(), search.as_deref(), tag.as_ref(), json),
         Command::Show { model } => show::run(client, model, json),
         Command::Rm { model, version, yes } => remove(client, model, *version, *yes),
