@@ -37,13 +37,13 @@ def test_the_demo_answers_and_its_lines_can_be_pasted():
                     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
                     assert done.returncode == 0 and done.stdout, (line, done)
                     pasted[about.removeprefix("# ")] = done.stdout
-            assert len(pasted) == 8
+            assert len(pasted) == 9
             for about, answer in pasted.items():
                 assert ('"error"' in answer) == ("no such thing" in about), (about, answer)
-            [safe] = [json.loads(answer) for about, answer in pasted.items() if "how safe" in about]
-            assert safe["outputs"][0]["data"][0] > 0.9
-            [speech] = [json.loads(answer) for about, answer in pasted.items() if "how surely" in about]
-            assert speech["outputs"][0]["data"][0] > 0.9
+            answer = lambda words: next(json.loads(text)["outputs"] for about, text in pasted.items() if words in about)
+            assert answer("how safe")[0]["data"][0] == "safe" and answer("how safe")[1]["data"][0] > 0.9
+            assert [round(second) for second in answer("somebody speaks")[0]["data"]] == [1, 2, 3, 4]
+            assert answer("meaning of a sentence")[1]["shape"] == [1, 384]
             demo.send_signal(signal.SIGINT)
             assert demo.wait(PATIENCE_S) == 0
         finally:

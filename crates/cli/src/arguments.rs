@@ -186,7 +186,7 @@ pub(crate) struct Demo {
     /// Also judge this picture (PNG or JPEG).
     #[arg(long, value_name = "FILE")]
     pub(crate) picture: Option<PathBuf>,
-    /// Also look for speech in this sound (WAV, 16 kHz, mono).
+    /// Also look for speech in this sound (WAV, FLAC, MP3 or Ogg Vorbis).
     #[arg(long, value_name = "FILE")]
     pub(crate) sound: Option<PathBuf>,
 }
@@ -413,7 +413,9 @@ pub(crate) enum Model {
 pub(crate) struct Push {
     /// The model: `name`, or `owner/name`. It is created when it does not exist.
     pub(crate) model: ModelRef,
-    /// The file.
+    /// The file: an ONNX model, an archive (.tar, .tar.gz) of a model with its external data or its `tenantry.toml`, or a
+    /// folder of those.
+    #[arg(value_name = "FILE_OR_FOLDER")]
     pub(crate) file: PathBuf,
     /// A few words about this version.
     #[arg(long, default_value = "")]

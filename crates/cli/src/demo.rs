@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Demo, json: bool) -> Result<()> {
     let platform = Client::new(&server, Some(admin_key.trim()));
     let stage = Stage::set(&platform, admin_key.trim(), &material, json)?;
     let answers = ask::everything(&stage, &material)?;
-    let lines = curl::write(&stage, &material, &answers, running.metrics_address, folder.path())?;
+    let lines = curl::write(&stage, &material, running.metrics_address, folder.path())?;
     if json {
         print_json(&answers)?;
     } else {

@@ -13,7 +13,7 @@ use tenantry_types::{DataType, Signature, TensorSpec};
 use crate::handle::{Failure, Owned, api, check};
 use crate::outputs::Outputs;
 use crate::runtime::{LoadError, Runtime, SharedBytes};
-use crate::signature::{element_of, read, read_metadata};
+use crate::signature::{element_of, read, read_custom_value, read_metadata};
 use crate::termination::Termination;
 use crate::{Fault, options, strings};
 
@@ -113,6 +113,14 @@ impl Model {
     /// When the runtime refuses.
     pub fn metadata(&self) -> Result<FileMetadata, LoadError> {
         Ok(read_metadata(self.runtime, self.session.session.as_ptr())?)
+    }
+
+    /// The value of a key of the file's own metadata, whole; `None` if it has no such key.
+    ///
+    /// # Errors
+    /// When the runtime refuses.
+    pub fn custom_metadata(&self, key: &str) -> Result<Option<String>, LoadError> {
+        Ok(read_custom_value(self.runtime, self.session.session.as_ptr(), key)?)
     }
 
     /// Computes the outputs at the positions `wanted` (none named: all) from `inputs`, each of the signature's once.

@@ -40,7 +40,7 @@ struct Prepared {
 }
 
 /// Registers the ONNX model `source`: writes its optimised form into `optimised` and maps it through `map`, which gets
-/// the number of bytes written. Returns what was found out and that number.
+/// the number of bytes written. `look` sees the model as it was uploaded, loaded. Returns what was found out and the number.
 ///
 /// # Errors
 /// See [`LoadError`]; then the version is to be refused with the error's text.
@@ -50,6 +50,7 @@ pub fn register(
     settings: &VersionSettings,
     optimised: BorrowedFd<'_>,
     map: &dyn Fn(u64) -> std::io::Result<SharedBytes>,
+    look: &mut dyn FnMut(&Model),
 ) -> Result<(Registration, u64), LoadError> {
     let asked = EngineOptions {
         threads: settings.threads.unwrap_or(1).max(1),
@@ -59,6 +60,7 @@ pub fn register(
     };
     let (model, load_ns) = timed(|| runtime.load(source, &asked))?;
     let (signature, metadata) = (model.signature().clone(), model.metadata()?);
+    look(&model);
     drop(model);
 
     let prepare = |options: EngineOptions| -> Result<Prepared, LoadError> {
@@ -116,7 +118,7 @@ pub fn register(
         best_batch,
         points,
     };
-    Ok((Registration { signature, metadata, can_batch, profile }, bytes))
+    Ok((Registration { signature, pipeline: None, metadata, can_batch, profile }, bytes))
 }
 
 /// How much anonymous memory this process has more than `before`; 0 where the kernel does not say.

@@ -158,6 +158,33 @@ pub(crate) fn read_metadata(runtime: Runtime, session: *const sys::OrtSession) -
     })
 }
 
+/// One value of the file's custom metadata, uncut.
+pub(crate) fn read_custom_value(
+    runtime: Runtime,
+    session: *const sys::OrtSession,
+    key: &str,
+) -> Result<Option<String>, Failure> {
+    let Ok(c_key) = std::ffi::CString::new(key) else { return Ok(None) };
+    // SAFETY: the session is valid; the metadata belongs to the caller.
+    let metadata =
+        unsafe { Owned::create(api().ReleaseModelMetadata, |out| (api().SessionGetModelMetadata)(session, out)) }?;
+    let mut text = std::ptr::null_mut();
+    // SAFETY: valid metadata and allocator, a C string that outlives the call; the value belongs to the caller.
+    check(unsafe {
+        (api().ModelMetadataLookupCustomMetadataMap)(
+            metadata.as_ptr(),
+            runtime.allocator(),
+            c_key.as_ptr(),
+            &raw mut text,
+        )
+    })?;
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: a C string made by the runtime's allocator that belongs to us.
+    unsafe { taken_text(runtime, text) }.map(Some)
+}
+
 fn read_custom(runtime: Runtime, metadata: &Owned<sys::OrtModelMetadata>) -> Result<Vec<(String, String)>, Failure> {
     let mut keys: *mut *mut c_char = std::ptr::null_mut();
     let mut count = 0_i64;

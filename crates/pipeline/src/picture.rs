@@ -30,6 +30,9 @@ const JPEG_QUALITY: u8 = 75;
 /// A picture that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
+    /// More pixels than allowed.
+    #[error("the picture has {0} x {1} pixels; at most {2} pixels are read")]
+    Large(u32, u32, u64),
     /// Not a PNG or JPEG, damaged, or too large.
     #[error("the picture cannot be decoded: {0}")]
     Decode(#[source] image::ImageError),
@@ -40,9 +43,19 @@ pub enum PictureError {
 
 /// Decodes a PNG or JPEG file, within [`MAX_SIDE_PIXELS`] and [`MAX_DECODED_BYTES`]; transparency is dropped.
 pub fn decode(file: &[u8]) -> Result<RgbImage, PictureError> {
-    let mut reader = ImageReader::new(Cursor::new(file))
-        .with_guessed_format()
-        .map_err(|error| PictureError::Decode(error.into()))?;
+    decode_within(file, u64::MAX)
+}
+
+/// As [`decode`], for a picture of at most `max_pixels`; a larger one is refused by its header, before it takes memory.
+pub(crate) fn decode_within(file: &[u8], max_pixels: u64) -> Result<RgbImage, PictureError> {
+    let reader = || {
+        ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| PictureError::Decode(error.into()))
+    };
+    let (width, height) = reader()?.into_dimensions().map_err(PictureError::Decode)?;
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(PictureError::Large(width, height, max_pixels));
+    }
+    let mut reader = reader()?;
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(MAX_SIDE_PIXELS);
     limits.max_image_height = Some(MAX_SIDE_PIXELS);
@@ -55,7 +68,7 @@ pub fn decode(file: &[u8]) -> Result<RgbImage, PictureError> {
 pub fn prepare(picture: &RgbImage) -> Result<Vec<f32>, PictureError> {
     let side = RESIZED_SIDE as u32;
     let resized = image::imageops::resize(picture, side, side, FilterType::Triangle);
-    let compressed = compress(&resized)?;
+    let compressed = recompress(&resized, JPEG_QUALITY)?;
     let offset = (RESIZED_SIDE - INPUT_SIDE) / 2;
     let mut row = Vec::with_capacity(INPUT_EXTENTS.iter().product());
     for line in compressed.as_raw().chunks_exact(RESIZED_SIDE * 3).skip(offset).take(INPUT_SIDE) {
@@ -66,9 +79,10 @@ pub fn prepare(picture: &RgbImage) -> Result<Vec<f32>, PictureError> {
     Ok(row)
 }
 
-fn compress(picture: &RgbImage) -> Result<RgbImage, PictureError> {
+/// Through JPEG of this quality and back.
+pub(crate) fn recompress(picture: &RgbImage, quality: u8) -> Result<RgbImage, PictureError> {
     let mut file = Vec::new();
-    JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY).encode_image(picture).map_err(PictureError::Encode)?;
+    JpegEncoder::new_with_quality(&mut file, quality).encode_image(picture).map_err(PictureError::Encode)?;
     let decoder = JpegDecoder::new(Cursor::new(file)).map_err(PictureError::Decode)?;
     Ok(DynamicImage::from_decoder(decoder).map_err(PictureError::Decode)?.into_rgb8())
 }

@@ -3,7 +3,7 @@
 //! As sentence-transformers does it for all-MiniLM-L6-v2: word pieces cut at the tokenizer's length, the mean of the
 //! last hidden state over the real tokens, then the L2 norm, so that the cosine of two sentences is a dot product.
 
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::{Encoding, Token, Tokenizer, TruncationParams};
 
 /// The most sentences encoded at once.
 pub const MAX_SENTENCES: usize = 1024;
@@ -24,19 +24,12 @@ pub enum EncodeError {
     /// Longer than [`MAX_SENTENCE_BYTES`].
     #[error("a sentence of {0} bytes; at most {MAX_SENTENCE_BYTES} are read")]
     Long(usize),
+    /// Not an id of the tokenizer's.
+    #[error("the tokenizer has no token {0}")]
+    Unknown(u32),
     /// The tokenizer refused.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
-}
-
-/// The hidden states do not have the extents they were said to have.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{found} hidden values; {expected} were expected")]
-pub struct PoolError {
-    /// How many values came.
-    pub found: usize,
-    /// How many rows x tokens x width are.
-    pub expected: usize,
 }
 
 /// Sentences as the encoder's three inputs, each `rows * tokens` long and row-major.
@@ -62,72 +55,93 @@ pub struct Sentences {
     padding_type_id: i64,
 }
 
+/// A text, or the tokens it has been cut into already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// To be cut.
+    Words(&'a str),
+    /// Ids of the tokenizer's own vocabulary, without the special tokens around them.
+    Ids(Vec<u32>),
+}
+
+/// What an element begins with that holds ids: no UTF-8 text begins like this.
+pub const IDS_MARK: u8 = 0xff;
+
+impl<'a> Text<'a> {
+    /// Reads an element of a `BYTES` tensor: text, or [`IDS_MARK`] and ids as little-endian u32.
+    pub fn read(element: &'a [u8]) -> Option<Self> {
+        match element.split_first() {
+            Some((&IDS_MARK, ids)) => {
+                let (ids, rest) = ids.as_chunks::<4>();
+                rest.is_empty().then(|| Self::Ids(ids.iter().map(|id| u32::from_le_bytes(*id)).collect()))
+            }
+            _ => std::str::from_utf8(element).ok().map(Self::Words),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Words(words) => words.len(),
+            Self::Ids(ids) => ids.len().saturating_mul(size_of::<u32>()),
+        }
+    }
+}
+
 impl Sentences {
-    /// Reads a `tokenizer.json`. Its truncation is kept; its padding becomes "as long as the longest of the batch".
-    pub fn open(tokenizer: &[u8]) -> Result<Self, OpenError> {
+    /// Reads a `tokenizer.json`. Its truncation is kept unless `max_tokens` says otherwise; its padding becomes "as long as
+    /// the longest of the batch".
+    pub fn open(tokenizer: &[u8], max_tokens: Option<usize>) -> Result<Self, OpenError> {
         let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| OpenError(error.to_string()))?;
         let padding = tokenizer.get_padding().cloned().unwrap_or_default();
         // A file may ask for rows of a fixed length, which costs the encoder several times its work on short sentences.
         tokenizer.with_padding(None);
+        if let Some(max_length) = max_tokens {
+            let truncation = tokenizer.get_truncation().cloned().unwrap_or_default();
+            tokenizer
+                .with_truncation(Some(TruncationParams { max_length, ..truncation }))
+                .map_err(|error| OpenError(error.to_string()))?;
+        }
         Ok(Self { tokenizer, padding_id: padding.pad_id.into(), padding_type_id: padding.pad_type_id.into() })
     }
 
-    /// Encodes sentences into one batch.
-    pub fn encode(&self, sentences: &[&str]) -> Result<Encoded, EncodeError> {
-        if sentences.is_empty() || sentences.len() > MAX_SENTENCES {
-            return Err(EncodeError::Count(sentences.len()));
+    /// Encodes texts into one batch.
+    pub fn encode(&self, texts: &[Text<'_>]) -> Result<Encoded, EncodeError> {
+        if texts.is_empty() || texts.len() > MAX_SENTENCES {
+            return Err(EncodeError::Count(texts.len()));
         }
-        if let Some(long) = sentences.iter().map(|sentence| sentence.len()).find(|bytes| *bytes > MAX_SENTENCE_BYTES) {
+        if let Some(long) = texts.iter().map(Text::bytes).find(|bytes| *bytes > MAX_SENTENCE_BYTES) {
             return Err(EncodeError::Long(long));
         }
         // One after another: the library's own batches start a thread pool, which does not belong into a worker.
-        let mut encodings = Vec::with_capacity(sentences.len());
-        for sentence in sentences {
-            let encoding = self.tokenizer.encode(*sentence, true);
-            encodings.push(encoding.map_err(|error| EncodeError::Tokenizer(error.to_string()))?);
-        }
+        let encodings: Vec<Encoding> = texts.iter().map(|text| self.encode_one(text)).collect::<Result<_, _>>()?;
         let tokens = encodings.iter().map(|encoding| encoding.get_ids().len()).max().unwrap_or(0);
         let column = |pick: fn(&Encoding) -> &[u32], padding: i64| {
             let rows = encodings.iter().map(|encoding| pick(encoding).iter().copied().map(i64::from));
             rows.flat_map(|row| row.chain(std::iter::repeat(padding)).take(tokens)).collect::<Vec<i64>>()
         };
         Ok(Encoded {
-            rows: sentences.len(),
+            rows: texts.len(),
             tokens,
             input_ids: column(Encoding::get_ids, self.padding_id),
             attention_mask: column(Encoding::get_attention_mask, 0),
             token_type_ids: column(Encoding::get_type_ids, self.padding_type_id),
         })
     }
-}
 
-/// Pools the encoder's last hidden state, `rows x tokens x width`, to one unit vector a row.
-///
-/// `attention_mask` is the one that was sent, `rows x tokens`. A row without a real token becomes the zero vector.
-pub fn pool(hidden: &[f32], attention_mask: &[i64], tokens: usize, width: usize) -> Result<Vec<Vec<f32>>, PoolError> {
-    let expected = attention_mask.len().saturating_mul(width);
-    if hidden.len() != expected || width == 0 || tokens == 0 || !attention_mask.len().is_multiple_of(tokens) {
-        return Err(PoolError { found: hidden.len(), expected });
-    }
-    let rows = hidden.chunks_exact(tokens * width).zip(attention_mask.chunks_exact(tokens));
-    Ok(rows.map(|(hidden, mask)| pool_row(hidden, mask, width)).collect())
-}
-
-fn pool_row(hidden: &[f32], mask: &[i64], width: usize) -> Vec<f32> {
-    let mut sum = vec![0.0_f32; width];
-    // The mean's divisor is left out: the norm that follows takes any factor away.
-    for (state, _) in hidden.chunks_exact(width).zip(mask).filter(|(_, mask)| **mask != 0) {
-        for (total, value) in sum.iter_mut().zip(state) {
-            *total += value;
+    fn encode_one(&self, text: &Text<'_>) -> Result<Encoding, EncodeError> {
+        let failed = |error: tokenizers::Error| EncodeError::Tokenizer(error.to_string());
+        match text {
+            Text::Words(words) => self.tokenizer.encode(*words, true).map_err(failed),
+            Text::Ids(ids) => {
+                let token = |id: &u32| {
+                    let value = self.tokenizer.id_to_token(*id).ok_or(EncodeError::Unknown(*id))?;
+                    Ok(Token::new(*id, value, (0, 0)))
+                };
+                let tokens = ids.iter().map(token).collect::<Result<Vec<_>, _>>()?;
+                self.tokenizer.post_process(Encoding::from_tokens(tokens, 0), None, true).map_err(failed)
+            }
         }
     }
-    let norm = sum.iter().map(|value| value * value).sum::<f32>().sqrt();
-    if norm > 0.0 {
-        for value in &mut sum {
-            *value /= norm;
-        }
-    }
-    sum
 }
 
 /// The cosine of two unit vectors: 1 for the same meaning, about 0 for unrelated ones.

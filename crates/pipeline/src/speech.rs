@@ -10,69 +10,11 @@ use std::time::Duration;
 pub const SAMPLE_RATE_HZ: u32 = 16_000;
 /// New samples a frame.
 pub const NEW_SAMPLES: usize = 512;
-/// Samples of the frame before that come first.
-pub const CONTEXT_SAMPLES: usize = 64;
-/// Samples of one row of the model's input `input`.
-pub const FRAME_SAMPLES: usize = CONTEXT_SAMPLES + NEW_SAMPLES;
-/// Values of the model's state for one sound: the extents [2, 1, 128].
-pub const STATE_VALUES: usize = 256;
-
 const THRESHOLD: f32 = 0.5;
 const END_THRESHOLD: f32 = 0.35;
 const MIN_SPEECH_SAMPLES: usize = 4_000;
 const MIN_SILENCE_SAMPLES: usize = 1_600;
 const PADDING_SAMPLES: usize = 480;
-
-/// A state that is not [`STATE_VALUES`] long.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the model's state has {0} values; {STATE_VALUES} were expected")]
-pub struct StateError(pub usize);
-
-/// A sound on its way through the model: frame by frame, with what is carried between them.
-#[derive(Debug, Clone)]
-pub struct Listener<'a> {
-    rest: &'a [f32],
-    context: [f32; CONTEXT_SAMPLES],
-    state: Vec<f32>,
-}
-
-impl<'a> Listener<'a> {
-    /// Begins at the start of `samples`, mono at [`SAMPLE_RATE_HZ`], -1 to 1.
-    pub fn new(samples: &'a [f32]) -> Self {
-        Self { rest: samples, context: [0.0; CONTEXT_SAMPLES], state: vec![0.0; STATE_VALUES] }
-    }
-
-    /// The next frame, [`FRAME_SAMPLES`] long, the last one filled up with silence; `None` at the end.
-    pub fn next_frame(&mut self) -> Option<Vec<f32>> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let (new, rest) = self.rest.split_at(self.rest.len().min(NEW_SAMPLES));
-        self.rest = rest;
-        let mut frame = Vec::with_capacity(FRAME_SAMPLES);
-        frame.extend_from_slice(&self.context);
-        frame.extend_from_slice(new);
-        frame.resize(FRAME_SAMPLES, 0.0);
-        for (kept, sample) in self.context.iter_mut().zip(frame.iter().skip(NEW_SAMPLES)) {
-            *kept = *sample;
-        }
-        Some(frame)
-    }
-
-    /// The state to send with the next frame, extents [2, 1, 128].
-    pub fn state(&self) -> &[f32] {
-        &self.state
-    }
-
-    /// Keeps the state the model answered for the next frame.
-    pub fn carry(&mut self, state: Vec<f32>) -> Result<(), StateError> {
-        if state.len() != STATE_VALUES {
-            return Err(StateError(state.len()));
-        }
-        self.state = state;
-        Ok(())
-    }
-}
 
 /// A stretch of speech, from the start of the sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,8 @@ const MAX_PADDING_BYTES: u64 = 1 << 20;
 const SHOWN_NAME_CHARS: usize = 80;
 /// The name a version's model gets when an archive has several `.onnx` files at its top level.
 const MODEL_NAME: &str = "model.onnx";
+/// What stands in for a model where there is none: the manifest of a chain of other models' versions.
+const MANIFEST_NAME: &str = "tenantry.toml";
 
 /// What an archive may contain.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,8 @@ pub(crate) enum ArchiveError<E> {
     #[error("the archive's files are larger than {0} bytes together")]
     TooLarge(u64),
     #[error(
-        "the archive holds no model: it needs exactly one `.onnx` file at its top level, or one that is called `{MODEL_NAME}`"
+        "the archive holds no model: it needs exactly one `.onnx` file at its top level, or one that is called \
+         `{MODEL_NAME}`, or none and a `{MANIFEST_NAME}` that chains other models"
     )]
     NoModel,
     /// The sink failed; not the archive's fault.
@@ -99,8 +102,10 @@ fn choose_model<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<usiz
     if let Some(position) = names.clone().position(|name| name == MODEL_NAME) {
         return Some(position);
     }
-    let mut top_level = names.enumerate().filter(|(_, name)| !name.contains('/') && name.ends_with(".onnx"));
-    let (position, _) = top_level.next()?;
+    let mut top_level = names.clone().enumerate().filter(|(_, name)| !name.contains('/') && name.ends_with(".onnx"));
+    let Some((position, _)) = top_level.next() else {
+        return names.clone().position(|name| name == MANIFEST_NAME);
+    };
     top_level.next().is_none().then_some(position)
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_node::{ServeError, Submission, Timing};
+use tenantry_node::{ServeError, Timing};
 use tenantry_sched::{Phase, RejectReason};
+use tenantry_types::model::Task;
 use tenantry_types::{
     ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
     TenantName, Tensor,
@@ -16,6 +17,8 @@ use crate::limits::reason;
 use crate::metrics::FlowMetrics;
 use crate::minimum;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
+use crate::run::{Call, Subject};
+use crate::sequences::SequenceCall;
 use crate::{Permit, Principal, Server};
 
 /// The protocol's word for what computes and from which format.
@@ -99,6 +102,8 @@ pub struct ModelMetadata {
     pub signature: Arc<Signature>,
     /// The most rows of one batch; 1: requests are not joined.
     pub max_batch: u32,
+    /// What the version is for, where its manifest says so.
+    pub task: Option<Task>,
 }
 
 /// Whether a model would be served.
@@ -201,10 +206,11 @@ impl Server {
         };
         let flow = attempt.flow.insert(self.flow(principal, &model));
         let servable = version.servable(shown)?;
-        let signature = &servable.spec.signature;
+        let signature = &servable.outward;
         let in_model =
             |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
         let outputs = inputs::wanted(&infer, signature).map_err(in_model)?;
+        let sequence = SequenceCall::read(&infer.parameters).map_err(in_model)?;
         let timeout = infer.timeout.or(model.deployment.default_timeout).unwrap_or(self.limits.default_timeout);
         let timeout = timeout.min(self.limits.max_timeout);
         let inputs = inputs::checked(infer.inputs, signature).map_err(in_model)?;
@@ -223,20 +229,16 @@ impl Server {
             let response = response(infer.model, infer.id, &version, outputs);
             return Ok(Inferred { response, timing, admission, request, cache });
         }
-        let submission = Submission {
-            placement: self.placement(principal, &model, servable),
-            tenant: principal.tenant,
-            deployment: model.deployment.id,
-            key: Some(principal.key),
-            request,
-            inputs,
-            outputs,
-            deadline: Some(attempt.permit.arrived().saturating_add(timeout)),
-            // An inference has no effect but its answer, so running it twice harms nobody.
-            abortable: true,
-        };
         let admission = admission();
-        let answer = self.node.submit(submission).await.map_err(|error| refusal(error, shown, &version))?;
+        let call = Call {
+            principal,
+            request,
+            deployment: model.deployment.id,
+            deadline: attempt.permit.arrived().saturating_add(timeout),
+            sequence,
+        };
+        let subject = Subject { model: &model, version: &version, servable, shown };
+        let answer = self.run(&call, subject, inputs, outputs).await?;
         let Timing { queue_wait, device_time, batch_rows, .. } = answer.timing;
         flow.ran(queue_wait, device_time, batch_rows);
         let cache = match place {
@@ -279,14 +281,15 @@ impl Server {
     ) -> Result<ModelMetadata, ServiceError> {
         let routing = self.routing.load();
         let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
-        let spec = &routed.version(version, model)?.servable(model)?.spec;
+        let found = routed.version(version, model)?.servable(model)?;
         let servable = routed.versions.values().filter(|version| version.servable(model).is_ok());
         Ok(ModelMetadata {
             name: model.clone(),
             versions: servable.map(|version| version.number.to_string()).collect(),
             platform: PLATFORM,
-            signature: Arc::clone(&spec.signature),
-            max_batch: spec.max_batch,
+            signature: Arc::clone(&found.outward),
+            max_batch: found.spec.max_batch,
+            task: found.pipeline.as_ref().and_then(|pipeline| pipeline.task),
         })
     }
 

@@ -28,6 +28,8 @@ mod reconciler;
 mod registration;
 mod repository;
 mod routing;
+mod run;
+mod sequences;
 mod server;
 mod shares;
 #[cfg(test)]
@@ -44,3 +46,4 @@ pub use server::{Server, ServerConfig, StartError};
 pub use tenantry_node::Timing;
 pub use tenantry_sched::Policy;
 pub use tenantry_store::{Role, Sharing};
+pub use tenantry_types::model::Task;

@@ -37,10 +37,11 @@ pub(crate) mod reason {
     pub(crate) const MEMORY: &str = "memory";
     pub(crate) const ISOLATION: &str = "isolation";
     pub(crate) const POISON_INPUT: &str = "poison_input";
+    pub(crate) const SEQUENCES: &str = "sequences";
 }
 
 /// Every word that says which limit refused a request, the scheduler's included.
-pub(crate) const REASONS: [&str; 19] = [
+pub(crate) const REASONS: [&str; 20] = [
     reason::BODY_BYTES,
     reason::BODIES_BYTES,
     reason::CONCURRENCY,
@@ -52,6 +53,7 @@ pub(crate) const REASONS: [&str; 19] = [
     reason::MEMORY,
     reason::ISOLATION,
     reason::POISON_INPUT,
+    reason::SEQUENCES,
     RejectReason::QueueFull.as_str(),
     RejectReason::TenantQueueFull.as_str(),
     RejectReason::ShareQueueFull.as_str(),

@@ -104,6 +104,7 @@ pub(crate) struct Gauges {
     pub(crate) workers: Gauge,
     pub(crate) replicas: Gauge,
     pub(crate) queued_tasks: Gauge,
+    pub(crate) sequences: Gauge,
     pub(crate) queued_bytes: Gauge,
     pub(crate) running_batches: Gauge,
     pub(crate) slots: Gauge,
@@ -180,6 +181,11 @@ impl Metrics {
         registry.register("workers", "Worker processes", gauges.workers.clone());
         registry.register("replicas", "Loaded versions", gauges.replicas.clone());
         registry.register("queued_tasks", "Tasks waiting for a slot", gauges.queued_tasks.clone());
+        registry.register(
+            "sequences",
+            "Sequences that carry something from request to request",
+            gauges.sequences.clone(),
+        );
         registry.register("queued_bytes", "Tensor data waiting for a slot", gauges.queued_bytes.clone());
         registry.register("running_batches", "Batches running", gauges.running_batches.clone());
         registry.register("slots", "Batches that may run at the same time", gauges.slots.clone());

@@ -90,7 +90,7 @@ fn desired(
     let mut deployments: Vec<DesiredDeployment> = routing
         .models()
         .filter_map(|model| {
-            let version = model.deployed().filter(|version| matches!(version.state, RoutedState::Ready(_)))?;
+            let version = model.deployed().filter(|version| version.is_loadable())?;
             let deployment = &model.deployment;
             Some(DesiredDeployment {
                 deployment: deployment.id,
@@ -110,7 +110,7 @@ fn desired(
     others.dedup();
     for id in others {
         let Some((model, number)) = by_version.get(&id) else { continue };
-        let is_ready = model.versions.get(number).is_some_and(|version| matches!(version.state, RoutedState::Ready(_)));
+        let is_ready = model.versions.get(number).is_some_and(|version| version.is_loadable());
         if !is_ready || model.deployment.version == Some(*number) {
             continue;
         }
@@ -198,11 +198,10 @@ impl Server {
             }
         };
         let name = servable.files.first().map_or_else(String::new, |model| model.name.clone());
-        Some(ModelFiles {
-            form: ModelForm::Optimised,
-            files: vec![ModelFile { name, file, bytes: optimised.bytes }],
-            options: servable.options.clone(),
-        })
+        let mut files = vec![ModelFile { name, file, bytes: optimised.bytes }];
+        // The optimised form is the model alone.
+        files.extend(self.open_files(owner, &servable.pipeline_files()).await.ok()?);
+        Some(ModelFiles { form: ModelForm::Optimised, files, options: servable.options.clone() })
     }
 
     /// A version's files as read-only descriptors, the model first.

@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use tenantry_node::{RegisterError, RegisterRequest, Shortfall};
 use tenantry_store::{ReadError, Thing, UploadError, VersionState, WriteError};
-use tenantry_types::VersionId;
 use tenantry_types::error::sanitise;
-use tenantry_types::limits::{MAX_ENGINE_MESSAGE_CHARS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
-use tenantry_types::model::{FileMetadata, Registration};
-use tenantry_types::tensor::MAX_RANK;
+use tenantry_types::limits::{
+    MAX_ARCHIVE_FILES, MAX_ENGINE_MESSAGE_CHARS, MAX_STATE_BYTES, MAX_TENSOR_NAME_BYTES, MAX_TENSORS,
+};
+use tenantry_types::model::{FileMetadata, Registration, StateFact};
+use tenantry_types::tensor::{MAX_RANK, element_count};
+use tenantry_types::{Dim, ErrorCode, ModelRef, Signature, TensorSpec, VersionId};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
 use crate::Server;
 use crate::reconciler::optimised_key;
 use crate::routing::{RoutedModel, RoutedState, Routing};
+use crate::run::value_of;
 use crate::server::is_temporary;
 
 /// The pause after a registration that could not run; doubles up to [`MAX_RETRY`].
@@ -174,7 +177,12 @@ impl Server {
         };
         let flow = self.metrics.flow(owner, model.owner.name.as_str(), &model.full_name);
         flow.used(registered.device_time);
-        let registration = match checked(registered.registration) {
+        let chained = match chained(&self.routing.load(), model, registered.registration) {
+            Ok(registration) => registration,
+            Err(Unchained::Later) => return Err(Unfinished::Busy),
+            Err(Unchained::Never(reason)) => return self.refuse(id, &reason).await,
+        };
+        let registration = match checked(chained) {
             Ok(registration) => registration,
             Err(reason) => return self.refuse(id, &reason).await,
         };
@@ -222,6 +230,94 @@ impl Server {
     }
 }
 
+/// Why a chain cannot be put together.
+enum Unchained {
+    /// A version it names is still being registered.
+    Later,
+    /// It names what there is not, or what does not fit. The text is for its owner.
+    Never(String),
+}
+
+/// Finds the versions a chain names, fixes their numbers, and works out what the chain takes and gives. Anything that is
+/// no chain stays as it is.
+fn chained(routing: &Routing, owner: &RoutedModel, mut registration: Registration) -> Result<Registration, Unchained> {
+    let Some(chain) = registration.pipeline.as_mut().and_then(|pipeline| pipeline.chain.as_mut()) else {
+        return Ok(registration);
+    };
+    let mut values: HashMap<String, TensorSpec> = HashMap::new();
+    let mut taken: HashMap<String, TensorSpec> = HashMap::new();
+    for (number, stage) in (1..).zip(&mut chain.stages) {
+        let never = |text: String| Unchained::Never(format!("stage {number}: {text}"));
+        let reference: ModelRef = stage
+            .model
+            .parse()
+            .map_err(|_| never("`model` is a model's name, or its owner's name, a slash and its name".to_owned()))?;
+        let model =
+            routing.model(owner.owner.id, &owner.owner.name, &reference).map_err(|error| never(error.message))?;
+        let version = match model.version(stage.version.as_deref(), &reference) {
+            Ok(version) => version,
+            Err(error) if error.code == ErrorCode::Unavailable => return Err(Unchained::Later),
+            Err(error) => return Err(never(error.message)),
+        };
+        let servable = match version.servable(&reference) {
+            Ok(servable) => servable,
+            Err(error) if error.code == ErrorCode::Unavailable => return Err(Unchained::Later),
+            Err(error) => return Err(never(error.message)),
+        };
+        if servable.chain().is_some() {
+            return Err(never(format!("`{reference}` is a chain itself; name its stages instead")));
+        }
+        let outward = &servable.outward;
+        if let Some((name, _)) = stage.inputs.iter().find(|(name, _)| outward.input_index(name).is_none()) {
+            return Err(never(format!("`{reference}` has no input `{}`", sanitise(name, 80))));
+        }
+        if let Some((name, _)) = stage.outputs.iter().find(|(name, _)| outward.output_index(name).is_none()) {
+            return Err(never(format!("`{reference}` has no output `{}`", sanitise(name, 80))));
+        }
+        for spec in &outward.inputs {
+            let value = value_of(&stage.inputs, outward, &spec.name);
+            if let Some(made) = values.get(value) {
+                if made.datatype != spec.datatype || made.dims.len() != spec.dims.len() {
+                    let shown = sanitise(value, 80);
+                    return Err(never(format!(
+                        "`{shown}` is {} and `{reference}` needs {}",
+                        made.datatype, spec.datatype
+                    )));
+                }
+            } else if chain.inputs.iter().any(|input| input == value) {
+                let spec = TensorSpec { name: value.to_owned(), ..spec.clone() };
+                taken.insert(value.to_owned(), spec.clone());
+                values.insert(value.to_owned(), spec);
+            } else {
+                let shown = sanitise(value, 80);
+                return Err(never(format!(
+                    "there is no value `{shown}` for the input `{}` of `{reference}`",
+                    spec.name
+                )));
+            }
+        }
+        for spec in &outward.outputs {
+            let value = value_of(&stage.outputs, outward, &spec.name).to_owned();
+            // A later stage's output of the same name takes the earlier one's place.
+            values.insert(value, spec.clone());
+        }
+        stage.version = Some(version.number.to_string());
+    }
+    let input = |name: &String| {
+        taken.remove(name).ok_or_else(|| Unchained::Never(format!("no stage reads the input `{}`", sanitise(name, 80))))
+    };
+    let inputs = chain.inputs.iter().map(input).collect::<Result<Vec<_>, _>>()?;
+    let output = |(name, value): &(String, String)| {
+        let spec =
+            values.get(value).ok_or_else(|| Unchained::Never(format!("no stage makes `{}`", sanitise(value, 80))))?;
+        Ok(TensorSpec { name: name.clone(), ..spec.clone() })
+    };
+    let outputs = chain.outputs.iter().map(output).collect::<Result<Vec<_>, _>>()?;
+    registration.signature = Signature { inputs, outputs };
+    registration.can_batch = false;
+    Ok(registration)
+}
+
 /// A worker's claims, checked and cut to size.
 fn checked(mut registration: Registration) -> Result<Registration, String> {
     let signature = &registration.signature;
@@ -265,10 +361,33 @@ fn checked(mut registration: Registration) -> Result<Registration, String> {
         clean(value);
     }
     clean(&mut registration.profile.runtime);
+    if let Some(pipeline) = &registration.pipeline {
+        let of_states = |specs: &[TensorSpec]| specs.len().checked_sub(pipeline.states.len());
+        let held = of_states(&registration.signature.inputs).and_then(|at| registration.signature.inputs.get(at..));
+        let next = of_states(&registration.signature.outputs).and_then(|at| registration.signature.outputs.get(at..));
+        let fits = |specs: Option<&[TensorSpec]>| {
+            specs.is_some_and(|specs| specs.iter().zip(&pipeline.states).all(|(spec, state)| is_of_state(spec, state)))
+        };
+        if !fits(held) || !fits(next) || pipeline.files.len() > MAX_ARCHIVE_FILES {
+            return Err("the version's pipeline contradicts its signature".to_owned());
+        }
+    }
     registration.profile.points.truncate(MAX_POINTS);
     registration.can_batch &= registration.signature.has_batch_axis();
     registration.profile.best_batch = registration.profile.best_batch.max(1);
     Ok(registration)
+}
+
+/// Whether a tensor is what a state says, and small enough to be kept.
+fn is_of_state(spec: &TensorSpec, state: &StateFact) -> bool {
+    let extents = spec.dims.iter().zip(&state.shape);
+    let bytes = element_count(&state.shape)
+        .zip(state.datatype.element_bytes())
+        .and_then(|(count, size)| count.checked_mul(size as u64));
+    spec.datatype == state.datatype
+        && spec.dims.len() == state.shape.len()
+        && extents.into_iter().all(|(dim, extent)| *dim == Dim::Fixed(*extent))
+        && bytes.is_some_and(|bytes| (1..=MAX_STATE_BYTES).contains(&bytes))
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use tenantry_node::VersionSpec;
 use tenantry_sched::{Share, Subject};
 use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredFile, TenantMinimum};
 use tenantry_types::error::sanitise;
-use tenantry_types::model::EngineOptions;
+use tenantry_types::model::{Chain, EngineOptions, PipelineFacts};
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::share::WorkerLimits;
 use tenantry_types::{
     DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
-    PlacementId, ServiceError, ShareSettings, TenantId, TenantName, TrustDomain, VersionId,
+    PlacementId, ServiceError, ShareSettings, Signature, TenantId, TenantName, TrustDomain, VersionId,
 };
 
 use crate::limits::{Gate, TenantGate};
@@ -146,6 +146,10 @@ pub(crate) enum RoutedState {
 #[derive(Debug)]
 pub(crate) struct Servable {
     pub(crate) spec: Arc<VersionSpec>,
+    /// Inputs and outputs as clients see them: without what is carried from request to request of a sequence.
+    pub(crate) outward: Arc<Signature>,
+    /// What is done before and behind the model.
+    pub(crate) pipeline: Option<Arc<PipelineFacts>>,
     pub(crate) digest: Digest,
     pub(crate) files: Vec<StoredFile>,
     pub(crate) optimised: Option<Optimised>,
@@ -154,6 +158,20 @@ pub(crate) struct Servable {
     pub(crate) home: TrustDomain,
     /// The placement in that domain, from the first request on.
     pub(crate) home_placement: OnceLock<PlacementId>,
+}
+
+impl Servable {
+    /// The files that are needed beside a model's optimised form.
+    pub(crate) fn pipeline_files(&self) -> Vec<StoredFile> {
+        let named =
+            |file: &&StoredFile| self.pipeline.as_ref().is_some_and(|pipeline| pipeline.files.contains(&file.name));
+        self.files.iter().filter(named).cloned().collect()
+    }
+
+    /// The stages, if it is a chain.
+    pub(crate) fn chain(&self) -> Option<&Chain> {
+        self.pipeline.as_ref()?.chain.as_ref()
+    }
 }
 
 impl Routing {
@@ -256,6 +274,11 @@ impl RoutedModel {
 }
 
 impl RoutedVersion {
+    /// Whether a worker can load it: a chain has nothing to load but its stages, each of which is a version of its own.
+    pub(crate) fn is_loadable(&self) -> bool {
+        matches!(&self.state, RoutedState::Ready(servable) if servable.chain().is_none())
+    }
+
     /// What serving it takes. `shown` is the model as the caller named it.
     ///
     /// # Errors

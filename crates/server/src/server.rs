@@ -24,6 +24,7 @@ use crate::config::Limits;
 use crate::limits::{NarrowGates, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
+use crate::sequences::Sequences;
 use crate::shares::SlotGroups;
 use crate::{Permit, Principal, audit, auth, bootstrap, cache, reconciler, registration, shares};
 
@@ -72,6 +73,7 @@ pub struct Server {
     pub(crate) routing: ArcSwap<Routing>,
     pub(crate) metrics: Metrics,
     pub(crate) cache: ResponseCache,
+    pub(crate) sequences: Sequences,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     /// Replicas that somebody waits to see unloaded.
@@ -117,6 +119,7 @@ impl Server {
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
+            sequences: Sequences::new(config.limits.tenant_max_sequences as usize, config.limits.sequence_idle),
             limits: Arc::new(config.limits),
             store,
             node,
@@ -141,6 +144,7 @@ impl Server {
             tokio::spawn(until_ended(&server, sweep(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, cache::sweep(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, audit::run(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, forget_sequences(Arc::clone(&server)))),
         ];
         *server.tasks.lock() = tasks;
         Ok(server)
@@ -256,6 +260,7 @@ impl Server {
         gauges.workers.set(whole(stats.workers.len() as u64));
         gauges.replicas.set(stats.workers.iter().map(|worker| i64::from(worker.replicas)).sum());
         gauges.queued_tasks.set(whole(stats.queued_tasks));
+        gauges.sequences.set(whole(self.sequences.count() as u64));
         gauges.queued_bytes.set(whole(stats.queued_bytes));
         gauges.running_batches.set(whole(stats.running_batches));
         gauges.slots.set(i64::from(stats.slots));
@@ -375,6 +380,9 @@ impl Server {
         for version in &gone {
             self.node.retire(*version);
         }
+        if !gone.is_empty() {
+            self.sequences.sweep(self.node.now(), &gone);
+        }
         self.forget(&previous, &next);
         if cache::takes_away(&previous, &next) {
             self.sweep_cache(&next);
@@ -438,6 +446,14 @@ async fn sweep(server: Arc<Server>) {
         if let Err(error) = server.prune_audit().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old audit records could not be removed");
         }
+    }
+}
+
+/// Forgets the sequences nobody goes on with.
+async fn forget_sequences(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(server.limits.sequence_idle).await;
+        server.sequences.sweep(server.node.now(), &[]);
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn registration() -> Registration {
         dims: vec![Dim::Named("batch".to_owned()), Dim::Fixed(4)],
     };
     Registration {
+        pipeline: None,
         signature: Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] },
         metadata: FileMetadata::default(),
         can_batch: true,

@@ -76,6 +76,7 @@ fn registration() -> Registration {
         dims: vec![Dim::Named("n".to_owned()), Dim::Fixed(16)],
     };
     Registration {
+        pipeline: None,
         signature: Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] },
         metadata: FileMetadata::default(),
         can_batch: false,

@@ -12,6 +12,8 @@ pub const DEFAULT_MAX_MODEL_NODES: u32 = 100_000;
 /// The most files in an uploaded archive: with the optimised form's, their descriptors fit one message of a Unix socket
 /// (the kernel's `SCM_MAX_FD`, 253).
 pub const MAX_ARCHIVE_FILES: usize = 252;
+/// The largest tensor that is carried from one request of a sequence to the next, bytes.
+pub const MAX_STATE_BYTES: u64 = 64 << 10;
 /// The most inputs or outputs of a model.
 pub const MAX_TENSORS: usize = 64;
 /// The longest text from an engine that reaches a client, characters.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Signature;
+use crate::{DataType, Signature};
 
 /// How far the engine may rewrite a graph at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -124,11 +124,75 @@ pub struct FileMetadata {
     pub custom: Vec<(String, String)>,
 }
 
+/// What a version is for, where an API needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Task {
+    /// Texts to vectors: the input `text`, BYTES [rows], the outputs `embedding`, FP32 [rows, width], and `token_count`,
+    /// INT64 [rows].
+    Embedding {
+        /// Whether the first numbers of a vector mean something alone (Kusupati et al., "Matryoshka Representation
+        /// Learning", 2022), so that clients may ask for shorter ones.
+        #[serde(default)]
+        dimensions: bool,
+    },
+}
+
+/// What is done before and behind a version's model.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PipelineFacts {
+    /// What the version is for.
+    pub task: Option<Task>,
+    /// The names of the version's files that are needed beside the model, the manifest first.
+    pub files: Vec<String>,
+    /// What is carried from request to request of a sequence. These are the last inputs and the last outputs of the
+    /// signature, in this order, and no client sees them.
+    pub states: Vec<StateFact>,
+    /// The stages of a chain, which has no model of its own.
+    pub chain: Option<Chain>,
+}
+
+/// A tensor carried from one request of a sequence to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateFact {
+    /// The element type.
+    pub datatype: DataType,
+    /// All extents.
+    pub shape: Vec<u64>,
+}
+
+/// Versions that run one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Chain {
+    /// The inputs of the chain.
+    pub inputs: Vec<String>,
+    /// In order.
+    pub stages: Vec<Stage>,
+    /// The outputs of the chain, and the values they are.
+    pub outputs: Vec<(String, String)>,
+}
+
+/// One version of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stage {
+    /// The model, `name` of the chain's owner or `owner/name`.
+    pub model: String,
+    /// The version's number once the chain is registered, before that whatever its owner wrote.
+    pub version: Option<String>,
+    /// Inputs of the stage and the values they are; others are called alike.
+    pub inputs: Vec<(String, String)>,
+    /// Outputs of the stage and the values they become; others keep their names.
+    pub outputs: Vec<(String, String)>,
+}
+
 /// What a registration finds out about a model file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// Inputs and outputs.
     pub signature: Signature,
+    /// What is done before and behind the model; absent without a manifest.
+    #[serde(default)]
+    pub pipeline: Option<PipelineFacts>,
     /// Free text from the file.
     pub metadata: FileMetadata,
     /// Whether two rows in one batch gave the same shape of answer as two runs.

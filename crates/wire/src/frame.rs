@@ -5,7 +5,7 @@ use tenantry_types::model::{EngineOptions, ModelLimits, Registration, VersionSet
 use tenantry_types::{DataType, ReplicaId, Shape, TaskId};
 
 /// The protocol's number; node and worker are of one build, so it is only a guard against a mixed installation.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The longest message of a [`FromWorker::Failed`], characters. Longer ones are cut by the worker; the node cuts again.
 pub const MAX_FAILURE_MESSAGE_CHARS: usize = tenantry_types::limits::MAX_ENGINE_MESSAGE_CHARS;

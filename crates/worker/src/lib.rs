@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod directory;
+mod pipeline;
 mod replicas;
 mod terminations;
 mod worker;

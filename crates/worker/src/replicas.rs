@@ -8,9 +8,12 @@ use std::time::Instant;
 use tenantry_engine::{
     Fault, Form, LoadError, Model, Runtime, SharedBytes, Source, anonymous_bytes, inspect, register, trim,
 };
+use tenantry_pipeline::{Manifest, Program, manifest};
 use tenantry_types::ReplicaId;
-use tenantry_types::model::{EngineOptions, ModelLimits, Registration, VersionSettings};
+use tenantry_types::model::{Chain, EngineOptions, ModelLimits, Registration, VersionSettings};
 use tenantry_wire::{FailureKind, FileEntry, FileMap, ModelForm};
+
+use crate::pipeline::{self, Pipeline};
 
 /// The most replicas of one worker.
 const MAX_REPLICAS: usize = 256;
@@ -28,6 +31,10 @@ impl Failed {
 
     pub(crate) fn model(message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Model, message: message.into() }
+    }
+
+    pub(crate) fn input(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Input, message: message.into() }
     }
 }
 
@@ -51,13 +58,19 @@ pub(crate) struct Loaded {
     pub(crate) resident_bytes: u64,
 }
 
+/// A loaded version: its model and what is done before and behind it.
+pub(crate) struct Replica {
+    pub(crate) model: Model,
+    pub(crate) program: Option<Program>,
+}
+
 #[derive(Default)]
 pub(crate) struct Replicas {
-    models: HashMap<ReplicaId, Model>,
+    models: HashMap<ReplicaId, Replica>,
 }
 
 impl Replicas {
-    pub(crate) fn get_mut(&mut self, replica: ReplicaId) -> Option<&mut Model> {
+    pub(crate) fn get_mut(&mut self, replica: ReplicaId) -> Option<&mut Replica> {
         self.models.get_mut(&replica)
     }
 
@@ -81,11 +94,12 @@ impl Replicas {
         trim();
         let before = anonymous_bytes();
         let started = Instant::now();
-        let source = files.source()?;
+        let Opened { source, pipeline } = files.open()?;
         let model = runtime.load(&source, options)?;
+        let program = pipeline.map(|pipeline| pipeline.around(&model)).transpose()?;
         let load_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         drop(source);
-        self.models.insert(replica, model);
+        self.models.insert(replica, Replica { model, program });
         // What loading needed and freed again is not the replica's.
         trim();
         let resident_bytes = anonymous_bytes().unwrap_or(0).saturating_sub(before.unwrap_or(u64::MAX));
@@ -104,15 +118,26 @@ pub(crate) fn register_model(
     let Some((optimised, fds)) = fds.split_last() else {
         return Err(Failed::resource("a registration came without descriptors"));
     };
-    let source = Files { form: ModelForm::Source, entries: files, fds, limits }.source()?;
+    let files = Files { form: ModelForm::Source, entries: files, fds, limits };
+    if let Some(chain) = files.chain()? {
+        return Ok((pipeline::chain_registration(runtime, chain), 0));
+    }
+    let Opened { source, pipeline } = files.open()?;
     let map = |bytes: u64| Ok(Arc::new(FileMap::map(optimised.as_fd(), bytes)?) as SharedBytes);
-    let registered = register(runtime, &source, settings, optimised.as_fd(), &map)?;
+    let mut program = None;
+    let mut look = |model: &Model| program = pipeline.as_ref().map(|pipeline| pipeline.around(model));
+    let (mut registration, bytes) = register(runtime, &source, settings, optimised.as_fd(), &map, &mut look)?;
+    if let Some(program) = program.transpose()? {
+        registration.can_batch &= program.signature().has_batch_axis();
+        registration.signature = program.signature().clone();
+        registration.pipeline = Some(program.facts().clone());
+    }
     drop(source);
     trim();
-    Ok(registered)
+    Ok((registration, bytes))
 }
 
-/// The files of a model as they came.
+/// The files of a version as they came.
 pub(crate) struct Files<'a> {
     pub(crate) form: ModelForm,
     /// Names and lengths.
@@ -121,22 +146,34 @@ pub(crate) struct Files<'a> {
     pub(crate) limits: ModelLimits,
 }
 
+/// The files of a version, mapped and told apart.
+struct Opened {
+    source: Source,
+    pipeline: Option<Pipeline>,
+}
+
 impl Files<'_> {
-    /// Maps each file; the first is the model, the others its external data. What a tenant uploaded is looked at before
-    /// the runtime may see it.
-    fn source(&self) -> Result<Source, Failed> {
-        if self.entries.len() != self.fds.len() {
-            return Err(Failed::resource("files and descriptors do not match"));
+    /// The chain, where the first file is a manifest and not a model.
+    fn chain(&self) -> Result<Option<Chain>, Failed> {
+        match self.map()?.into_iter().next() {
+            Some((name, manifest)) if name == manifest::FILE_NAME => {
+                let manifest =
+                    Manifest::parse((*manifest).as_ref()).map_err(|error| Failed::model(error.to_string()))?;
+                let chain = manifest.chain().ok_or_else(|| {
+                    Failed::model("there is no model file, and the manifest has no [[stage]] that would name one")
+                })?;
+                Ok(Some(chain))
+            }
+            _ => Ok(None),
         }
-        let mut mapped = Vec::with_capacity(self.entries.len());
-        for (file, fd) in self.entries.iter().zip(self.fds) {
-            let map = FileMap::map(fd.as_fd(), file.bytes)
-                .map_err(|error| Failed::resource(format!("a model file cannot be mapped: {}", error.kind())))?;
-            mapped.push((file.name.clone(), Arc::new(map) as SharedBytes));
-        }
-        let mut mapped = mapped.into_iter();
+    }
+
+    /// Maps each file; the first is the model, the manifest and what it names are its pipeline, the others the model's
+    /// external data. What a tenant uploaded is looked at before the runtime may see it.
+    fn open(&self) -> Result<Opened, Failed> {
+        let mut mapped = self.map()?.into_iter();
         let Some((_, model)) = mapped.next() else { return Err(Failed::model("there is no model file")) };
-        let external: Vec<(String, SharedBytes)> = mapped.collect();
+        let (pipeline, external) = Pipeline::take(mapped.collect())?;
         let form = match self.form {
             ModelForm::Source => {
                 inspect((*model).as_ref(), external.iter().map(|(name, _)| name.as_str()), self.limits)
@@ -145,6 +182,18 @@ impl Files<'_> {
             }
             ModelForm::Optimised => Form::Optimised,
         };
-        Ok(Source { form, model, external })
+        Ok(Opened { source: Source { form, model, external }, pipeline })
+    }
+
+    fn map(&self) -> Result<Vec<(String, SharedBytes)>, Failed> {
+        if self.entries.len() != self.fds.len() {
+            return Err(Failed::resource("files and descriptors do not match"));
+        }
+        let map = |(file, fd): (&FileEntry, &OwnedFd)| {
+            let map = FileMap::map(fd.as_fd(), file.bytes)
+                .map_err(|error| Failed::resource(format!("a model file cannot be mapped: {}", error.kind())))?;
+            Ok((file.name.clone(), Arc::new(map) as SharedBytes))
+        };
+        self.entries.iter().zip(self.fds).map(map).collect()
     }
 }

@@ -42,6 +42,12 @@ impl Current {
         }
     }
 
+    /// Whether the end of what runs now was asked for.
+    pub(crate) fn is_ended(&self) -> bool {
+        let run = self.lock();
+        run.task.is_some() && run.ended == run.task
+    }
+
     /// The run is over; whether its end was asked for.
     pub(crate) fn end(&self) -> bool {
         let mut run = self.lock();

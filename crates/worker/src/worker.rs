@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tenantry_engine::{InputTensor, Outputs, RunError, Runtime, trim};
+use tenantry_engine::{InputTensor, Output, Outputs, RunError, Runtime, trim};
 use tenantry_jail::Layers;
+use tenantry_pipeline::Array;
 use tenantry_types::error::sanitise;
 use tenantry_types::{ReplicaId, TaskId};
 use tenantry_wire::{
@@ -14,7 +15,8 @@ use tenantry_wire::{
     TensorDescriptor, ToWorker, WorkerArena, align_up,
 };
 
-use crate::replicas::{Failed, Files, Replicas, kind, register_model};
+use crate::pipeline;
+use crate::replicas::{Failed, Files, Replica, Replicas, kind, register_model};
 use crate::terminations::{self, Current};
 
 /// How long nothing must come before the heap is trimmed: long beside a gap between requests, short beside a pause.
@@ -40,8 +42,57 @@ impl From<SendError> for End {
 /// Outputs that wait for a larger arena.
 struct Pending {
     task: TaskId,
-    outputs: Outputs,
+    outputs: Made,
     compute_ns: u64,
+}
+
+/// What a run made.
+enum Made {
+    /// As it lies in the engine's memory.
+    Engine(Outputs),
+    /// By a pipeline.
+    Pipeline(Vec<(u16, Array<'static>)>),
+}
+
+impl Made {
+    /// The outputs, each without its place in an arena.
+    fn descriptors(&self) -> Vec<TensorDescriptor> {
+        match self {
+            Self::Engine(outputs) => {
+                let describe = |output: &Output| TensorDescriptor {
+                    index: output.index,
+                    datatype: output.datatype,
+                    shape: output.shape.clone(),
+                    offset: 0,
+                    bytes: output.bytes,
+                };
+                outputs.iter().map(describe).collect()
+            }
+            Self::Pipeline(outputs) => {
+                let describe = |(index, array): &(u16, Array<'static>)| TensorDescriptor {
+                    index: *index,
+                    datatype: array.datatype,
+                    shape: array.shape.clone(),
+                    offset: 0,
+                    bytes: array.bytes().len() as u64,
+                };
+                outputs.iter().map(describe).collect()
+            }
+        }
+    }
+
+    /// Copies output `position` to `room`, which is as long as its descriptor says.
+    fn copy_to(&self, position: usize, room: &mut [u8]) -> Result<(), Failed> {
+        let absent = || Failed::model("an output is missing");
+        match self {
+            Self::Engine(outputs) => Ok(outputs.iter().nth(position).ok_or_else(absent)?.copy_to(room)?),
+            Self::Pipeline(outputs) => {
+                let (_, array) = outputs.get(position).ok_or_else(absent)?;
+                room.copy_from_slice(array.bytes());
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The worker's whole state.
@@ -192,14 +243,16 @@ impl Worker {
         generation: u32,
         descriptors: &[TensorDescriptor],
         wanted: &[u16],
-    ) -> Result<(Outputs, u64), Failed> {
+    ) -> Result<(Made, u64), Failed> {
         // A node that sends the next run has given the last one up.
         self.pending = None;
         let Some((current, arena)) = &self.arena else { return Err(Failed::resource("there is no arena")) };
         if *current != generation {
             return Err(Failed::resource("the inputs lie in an arena that has been replaced"));
         }
-        let Some(model) = self.replicas.get_mut(replica) else { return Err(Failed::resource("no such replica")) };
+        let Some(Replica { model, program }) = self.replicas.get_mut(replica) else {
+            return Err(Failed::resource("no such replica"));
+        };
         let mut inputs = Vec::with_capacity(descriptors.len());
         for descriptor in descriptors {
             let Some(data) = arena.input(descriptor.offset, descriptor.bytes) else {
@@ -214,9 +267,16 @@ impl Worker {
         }
         let started = Instant::now();
         self.current.begin(task);
-        let outcome = model.run_until(&inputs, wanted, &self.current.termination);
+        let termination = &self.current.termination;
+        let outcome = match program {
+            None => model.run_until(&inputs, wanted, termination).map(Made::Engine).map_err(Failed::from),
+            Some(program) => {
+                let stopped = || self.current.is_ended();
+                pipeline::run(program, model, &inputs, wanted, termination, &stopped).map(Made::Pipeline)
+            }
+        };
         let asked = self.current.end();
-        let outputs = outcome.map_err(|error| match Failed::from(error) {
+        let outputs = outcome.map_err(|failed| match failed {
             // Whatever the engine makes of it: the node asked for this end.
             failed if asked => Failed { kind: FailureKind::Terminated, ..failed },
             failed => failed,
@@ -227,22 +287,15 @@ impl Worker {
     /// Copies outputs into the arena, or keeps them and asks for a larger one.
     fn deliver(&mut self, pending: Pending) -> Result<(), End> {
         let Pending { task, outputs, compute_ns } = &pending;
-        let mut descriptors = Vec::with_capacity(outputs.len());
+        let mut descriptors = outputs.descriptors();
         let mut end = 0;
-        for output in outputs {
+        for output in &mut descriptors {
             let Some((offset, after)) =
                 align_up(end).and_then(|offset| Some((offset, offset.checked_add(output.bytes)?)))
             else {
                 return self.fail(*task, &Failed::model("the outputs are too large"));
             };
-            end = after;
-            descriptors.push(TensorDescriptor {
-                index: output.index,
-                datatype: output.datatype,
-                shape: output.shape.clone(),
-                offset,
-                bytes: output.bytes,
-            });
+            (output.offset, end) = (offset, after);
         }
         let arena = match &mut self.arena {
             Some((_, arena)) if end <= arena.output_capacity() => arena,
@@ -252,9 +305,9 @@ impl Worker {
                 return self.answer(&need);
             }
         };
-        for (output, descriptor) in outputs.iter().zip(&descriptors) {
+        for (position, descriptor) in descriptors.iter().enumerate() {
             let copied = match arena.output_mut(descriptor.offset, descriptor.bytes) {
-                Some(room) => output.copy_to(room).map_err(Failed::from),
+                Some(room) => outputs.copy_to(position, room),
                 None => Err(Failed::resource("an output lies outside the arena")),
             };
             if let Err(failed) = copied {

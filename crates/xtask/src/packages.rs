@@ -43,7 +43,7 @@ pub(crate) struct WantedFile {
 }
 
 /// Everything that `fetch` knows.
-pub(crate) const PACKAGES: [Package; 6] = [
+pub(crate) const PACKAGES: [Package; 7] = [
     Package {
         part: Part::Runtime,
         name: "onnxruntime",
@@ -133,5 +133,30 @@ pub(crate) const PACKAGES: [Package; 6] = [
             to: "models/silero/silero_vad.onnx",
             sha256: "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
         }],
+    },
+    Package {
+        part: Part::Models,
+        name: "rapidocr",
+        version: "3.10.0",
+        wheel_sha256: "2fc34e26cd0f48514804a94f8832283039c7334076bff60768b1fed9ad068050",
+        wheel_mib: 27,
+        licence: "Apache-2.0",
+        files: &[
+            WantedFile {
+                member: "rapidocr/models/PP-OCRv6_det_small.onnx",
+                to: "models/ocr/PP-OCRv6_det_small.onnx",
+                sha256: "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+            },
+            WantedFile {
+                member: "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+                to: "models/ocr/ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+                sha256: "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+            },
+            WantedFile {
+                member: "rapidocr/models/PP-OCRv6_rec_small.onnx",
+                to: "models/ocr/PP-OCRv6_rec_small.onnx",
+                sha256: "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+            },
+        ],
     },
 ];

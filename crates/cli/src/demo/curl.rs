@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tenantry_oip::{Form, ReplyFormat};
 use tenantry_types::InferRequest;
 
-use super::ask::{Answers, picture_input, request, speech_inputs};
+use super::ask::{request, texts};
 use super::material::Material;
 use super::publish::Stage;
 
@@ -18,42 +18,36 @@ pub(super) struct Line {
 }
 
 /// Writes the bodies into `folder` and returns the lines that send them.
-pub(super) fn write(
-    stage: &Stage,
-    material: &Material,
-    answers: &Answers,
-    metrics: SocketAddr,
-    folder: &Path,
-) -> Result<Vec<Line>> {
+pub(super) fn write(stage: &Stage, material: &Material, metrics: SocketAddr, folder: &Path) -> Result<Vec<Line>> {
     let (server, acme, globex) = (&stage.server, &stage.acme.key, &stage.globex.key);
     let bearer = |key: &str| format!("-H 'Authorization: Bearer {key}'");
     let line = |shows, command| Line { shows, command };
     let get = |key: &str, path: &str| format!("curl -s {} {server}{path}", bearer(key));
     let picture = material.pictures.first().context("there is no picture")?;
-    let picture = write_body(folder, "picture.bin", &request("m", vec![picture_input(picture)?], &[])?, Form::Binary)?;
-    let (frame, state) = &answers.sounds.first().context("there is no sound")?.clearest;
-    let frame = request("m", speech_inputs(frame, state), &["output"])?;
-    let frame = write_body(folder, "frame.json", &frame, Form::Json)?;
+    let picture = request("m", vec![texts("image", &[&picture.content])], &["label", "score"])?;
+    let picture = write_body(folder, "picture.bin", &picture)?;
+    let sound = material.sounds.first().context("there is no sound")?;
+    let sound = write_body(folder, "sound.bin", &request("m", vec![texts("sound", &[&sound.content])], &["speech"])?)?;
+    let binary = |key: &str, body: &Body, model: &str| {
+        format!(
+            "curl -s {} -H 'Inference-Header-Content-Length: {}' --data-binary @{} {server}/v2/models/{model}/infer",
+            bearer(key),
+            body.json_length,
+            body.path
+        )
+    };
+    let json = "-H 'Content-Type: application/json'";
+    let body = |inputs: &str| format!("-d '{inputs}'");
+    let sentence = r#"{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["A kitten naps on the couch."]}],"outputs":[{"name":"token_count"},{"name":"embedding"}]}"#;
     Ok(vec![
         line("whether the server is ready", format!("curl -s {server}/v2/health/ready")),
         line("what goes into a shared model and what comes out", get(acme, "/v2/models/platform/picture-safety")),
         line(
-            "how safe the picture is (safe, not safe), its pixels sent as a binary tensor",
-            format!(
-                "curl -s {} -H 'Inference-Header-Content-Length: {}' --data-binary @{} {server}/v2/models/platform/picture-safety/infer",
-                bearer(acme),
-                picture.json_length,
-                picture.path
-            ),
+            "the meaning of a sentence as 384 numbers",
+            format!("curl -s {} {json} {} {server}/v2/models/platform/sentences/infer", bearer(acme), body(sentence)),
         ),
-        line(
-            "how surely a piece of the sound is speech, all in JSON",
-            format!(
-                "curl -s {} -H 'Content-Type: application/json' --data-binary @{} {server}/v2/models/platform/speech/infer",
-                bearer(globex),
-                frame.path
-            ),
-        ),
+        line("how safe the picture is, its file sent as it is", binary(acme, &picture, "platform/picture-safety")),
+        line("where somebody speaks, the sound's file sent as it is", binary(globex, &sound, "platform/speech")),
         line("acme asking for globex's own model: there is no such thing", get(acme, "/v2/models/globex/sentences")),
         line("acme's models with what was measured", get(acme, "/admin/v1/tenants/acme/models/file-type/versions/1")),
         line("the server at a glance (the platform's key)", get(&stage.platform_key, "/admin/v1/status")),
@@ -66,9 +60,9 @@ struct Body {
     json_length: usize,
 }
 
-fn write_body(folder: &Path, name: &str, request: &InferRequest, form: Form) -> Result<Body> {
+fn write_body(folder: &Path, name: &str, request: &InferRequest) -> Result<Body> {
     // Answers in JSON, which a person can read.
-    let encoded = tenantry_oip::encode_request(request, form, &ReplyFormat::default())?;
+    let encoded = tenantry_oip::encode_request(request, Form::Binary, &ReplyFormat::default())?;
     let body = encoded.body.to_contiguous();
     let path = folder.join(name);
     std::fs::write(&path, &body)?;

@@ -2,14 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use image::RgbImage;
-use tenantry_pipeline::file_type::FileTypes;
-use tenantry_pipeline::picture;
-use tenantry_pipeline::sentence::Sentences;
-
 use super::{landscape, sound};
 use crate::arguments::Demo;
+use anyhow::{Context as _, Result};
 
 /// The largest file that is asked about, bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -26,75 +21,51 @@ pub(super) const SENTENCES: [&str; 6] = [
     "How do I reset my password?",
 ];
 
-/// A file to ask about.
+/// A file to ask about, be it a picture, a sound or any other.
 pub(super) struct NamedFile {
     pub(super) name: String,
     pub(super) content: Vec<u8>,
 }
 
-/// A picture to judge.
-pub(super) struct Picture {
-    pub(super) name: String,
-    pub(super) pixels: RgbImage,
-}
-
-/// A sound to listen to.
-pub(super) struct Sound {
-    pub(super) name: String,
-    pub(super) samples: Vec<f32>,
-}
-
 /// Everything the demo works with.
 pub(super) struct Material {
     pub(super) models: PathBuf,
-    pub(super) file_types: FileTypes,
-    pub(super) sentences: Sentences,
     pub(super) files: Vec<NamedFile>,
-    pub(super) pictures: Vec<Picture>,
-    pub(super) sounds: Vec<Sound>,
+    pub(super) pictures: Vec<NamedFile>,
+    pub(super) sounds: Vec<NamedFile>,
 }
 
 impl Material {
     /// Finds the models, draws the picture, speaks the sound, reads what the command line names.
     pub(super) fn gather(arguments: &Demo) -> Result<Self> {
         let models = find_models(arguments.models.as_deref())?;
-        let read = |name: &str| read_file(&models.join(name));
-        let file_types = FileTypes::open(&read("magika/config.min.json")?, &read("magika/content_types_kb.min.json")?)?;
-        let sentences = Sentences::open(&read("minilm/tokenizer.json")?)?;
-        let mut pictures = vec![Picture { name: "landscape.png".to_owned(), pixels: landscape::draw() }];
-        let mut sounds = vec![Sound { name: "phrases.wav".to_owned(), samples: sound::two_phrases() }];
-        let mut files = own_files(&pictures, &sounds)?;
+        let named = |path: &PathBuf| -> Result<NamedFile> {
+            Ok(NamedFile { name: path.display().to_string(), content: read_file(path)? })
+        };
+        let picture = NamedFile { name: "landscape.png".to_owned(), content: landscape::to_png(&landscape::draw())? };
+        let sound = NamedFile { name: "phrases.wav".to_owned(), content: sound::to_wav(&sound::two_phrases())? };
+        let mut files = own_files(&[&picture, &sound]);
         for path in &arguments.files {
-            files.push(NamedFile { name: path.display().to_string(), content: read_file(path)? });
+            files.push(named(path)?);
         }
-        if let Some(path) = &arguments.picture {
-            let pixels = picture::decode(&read_file(path)?).with_context(|| path.display().to_string())?;
-            pictures.push(Picture { name: path.display().to_string(), pixels });
-        }
-        if let Some(path) = &arguments.sound {
-            let samples = sound::from_wav(&read_file(path)?).with_context(|| path.display().to_string())?;
-            sounds.push(Sound { name: path.display().to_string(), samples });
-        }
-        Ok(Self { models, file_types, sentences, files, pictures, sounds })
+        let pictures =
+            std::iter::once(Ok(picture)).chain(arguments.picture.iter().map(named)).collect::<Result<_>>()?;
+        let sounds = std::iter::once(Ok(sound)).chain(arguments.sound.iter().map(named)).collect::<Result<_>>()?;
+        Ok(Self { models, files, pictures, sounds })
     }
 }
 
 /// Files the demo always has: some of this program's own, its picture and its sound, and two written here.
-fn own_files(pictures: &[Picture], sounds: &[Sound]) -> Result<Vec<NamedFile>> {
-    let file = |name: &str, content: Vec<u8>| NamedFile { name: name.to_owned(), content };
+fn own_files(media: &[&NamedFile]) -> Vec<NamedFile> {
+    let file = |name: &str, content: &[u8]| NamedFile { name: name.to_owned(), content: content.to_owned() };
     let mut files = vec![
-        file("demo.rs", include_bytes!("../demo.rs").to_vec()),
-        file("Cargo.toml", include_bytes!("../../Cargo.toml").to_vec()),
-        file("totals.py", TOTALS_PY.as_bytes().to_vec()),
-        file("page.html", PAGE_HTML.as_bytes().to_vec()),
+        file("demo.rs", include_bytes!("../demo.rs")),
+        file("Cargo.toml", include_bytes!("../../Cargo.toml")),
+        file("totals.py", TOTALS_PY.as_bytes()),
+        file("page.html", PAGE_HTML.as_bytes()),
     ];
-    for picture in pictures {
-        files.push(file(&picture.name, landscape::to_png(&picture.pixels)?));
-    }
-    for sound in sounds {
-        files.push(file(&sound.name, sound::to_wav(&sound.samples)?));
-    }
-    Ok(files)
+    files.extend(media.iter().map(|media| file(&media.name, &media.content)));
+    files
 }
 
 const TOTALS_PY: &str = "import csv\nimport sys\n\n\ndef totals(path):\n    sums = {}\n    with open(path) as lines:\n        \

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 use tenantry_api::admin::types::{NewKey, Role, Version, VersionSettings, VersionState};
 use tenantry_types::{ModelRef, TenantName};
 
@@ -30,10 +31,13 @@ pub(super) struct Stage {
     pub(super) globex: Actor,
 }
 
-/// A model of the demo.
+/// A model of the demo: its files, and the manifest that lets it speak in files and sentences.
 struct Exhibit {
     name: &'static str,
-    file: &'static str,
+    /// Where the files are, below the folder of the models.
+    files: &'static [&'static str],
+    /// Files that are written here.
+    written: &'static [(&'static str, &'static str)],
     about: &'static str,
     licence: &'static str,
     share: bool,
@@ -41,14 +45,16 @@ struct Exhibit {
 
 const FILE_TYPE: Exhibit = Exhibit {
     name: "platform/file-type",
-    file: "magika/model.onnx",
+    files: &["magika/model.onnx", "magika/config.min.json", "magika/content_types_kb.min.json"],
+    written: &[("tenantry.toml", include_str!("../../../../examples/file-type/tenantry.toml"))],
     about: "what type a file is, from its first and last bytes",
     licence: "Apache-2.0",
     share: true,
 };
 const SENTENCES: Exhibit = Exhibit {
     name: "platform/sentences",
-    file: "minilm/model.onnx",
+    files: &["minilm/model.onnx", "minilm/tokenizer.json"],
+    written: &[("tenantry.toml", include_str!("../../../../examples/sentences/tenantry.toml"))],
     about: "the meaning of a sentence as 384 numbers",
     licence: "Apache-2.0",
     share: true,
@@ -58,21 +64,43 @@ static EXHIBITS: [Exhibit; 6] = [
     SENTENCES,
     Exhibit {
         name: "platform/picture-safety",
-        file: "nsfw/open_nsfw.onnx",
+        files: &["nsfw/open_nsfw.onnx"],
+        written: &[
+            ("tenantry.toml", include_str!("../../../../examples/picture-safety/tenantry.toml")),
+            ("labels.txt", include_str!("../../../../examples/picture-safety/labels.txt")),
+        ],
         about: "how safe a picture is to show",
         licence: "BSD-2-Clause",
         share: true,
     },
     Exhibit {
         name: "platform/speech",
-        file: "silero/silero_vad.onnx",
-        about: "whether a piece of sound is speech",
+        files: &["silero/silero_vad.onnx"],
+        written: &[("tenantry.toml", include_str!("../../../../examples/speech/tenantry.toml"))],
+        about: "where somebody speaks in a sound",
         licence: "MIT",
         share: true,
     },
     Exhibit { name: "acme/file-type", share: false, ..FILE_TYPE },
     Exhibit { name: "globex/sentences", share: false, ..SENTENCES },
 ];
+
+impl Exhibit {
+    /// A folder as somebody would upload it.
+    fn folder(&self, models: &Path) -> Result<TempDir> {
+        let folder = tempfile::Builder::new().prefix("tenantry-model-").tempdir()?;
+        for file in self.files {
+            let from = models.join(file);
+            let name = from.file_name().context("a model's file has no name")?;
+            std::fs::copy(&from, folder.path().join(name))
+                .with_context(|| format!("cannot read {}", from.display()))?;
+        }
+        for (name, text) in self.written {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        Ok(folder)
+    }
+}
 
 impl Stage {
     /// Makes tenants and keys, uploads every model at the same time, and waits until all can be served.
@@ -113,9 +141,10 @@ impl Stage {
         let owner = model.owner.as_ref().map(TenantName::as_str);
         let actors = [&self.acme, &self.globex];
         let client = actors.into_iter().find(|actor| owner == Some(actor.name)).map_or(platform, |actor| &actor.client);
+        let folder = exhibit.folder(models)?;
         let new = NewModelVersion {
             model,
-            file: models.join(exhibit.file),
+            file: folder.path().to_owned(),
             share: exhibit.share,
             about: Some(exhibit.about.to_owned()),
             description: String::new(),

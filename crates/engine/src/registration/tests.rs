@@ -20,7 +20,7 @@ fn registered(model: Vec<u8>, settings: &VersionSettings) -> (Registration, Mode
         file.read_exact_at(&mut contents, 0)?;
         Ok(Arc::new(contents) as SharedBytes)
     };
-    let (registration, bytes) = register(runtime(), &source, settings, file.as_fd(), &read).unwrap();
+    let (registration, bytes) = register(runtime(), &source, settings, file.as_fd(), &read, &mut |_| {}).unwrap();
     assert_eq!(registration.profile.optimised_bytes, bytes);
     let optimised = Source { form: Form::Optimised, model: read(bytes).unwrap(), external: Vec::new() };
     let model = runtime().load(&optimised, &registration.profile.options).unwrap();
@@ -98,7 +98,7 @@ fn a_broken_model_is_refused() {
     let source = Source { form: Form::Source, model: Arc::new(b"no".to_vec()), external: Vec::new() };
     let file = tempfile::tempfile().unwrap();
     let map = |_| unreachable!();
-    let refused = register(runtime(), &source, &VersionSettings::default(), file.as_fd(), &map);
+    let refused = register(runtime(), &source, &VersionSettings::default(), file.as_fd(), &map, &mut |_| {});
     assert!(matches!(refused, Err(LoadError::Refused(_))));
 }
 

@@ -81,6 +81,7 @@ fn an_answer_is_of_the_kind_and_to_the_task_that_was_asked() {
 #[test]
 fn the_optimised_form_is_as_long_as_claimed() {
     let registration = Box::new(Registration {
+        pipeline: None,
         signature: signature(),
         metadata: tenantry_types::model::FileMetadata::default(),
         can_batch: false,

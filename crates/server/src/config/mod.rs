@@ -202,6 +202,10 @@ table! {
         max_uploads: u32 = 4;
         /// Bytes of answers kept to be given again; the longest unused go first. No answer over an eighth of it is kept.
         max_cache: ByteSize = ByteSize::mib(32);
+        /// Sequences in progress at the same time, each with at most 64 KiB a state.
+        max_sequences: u32 = 1024;
+        /// How long a sequence may be idle before what it carries is forgotten.
+        sequence_idle: Span = Span::secs(60);
         /// How long a request may take when the client names no timeout.
         default_timeout: Span = Span::secs(60);
         /// The longest timeout a client may name; more is cut to this.

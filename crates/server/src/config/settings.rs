@@ -164,6 +164,10 @@ pub struct Limits {
     pub tenant_max_cache_bytes: u64,
     /// Bytes of all tenants' answers kept to be given again.
     pub max_cache_bytes: u64,
+    /// Sequences of one tenant in progress at the same time.
+    pub tenant_max_sequences: u32,
+    /// How long a sequence may be idle.
+    pub sequence_idle: Duration,
     /// Timeout of a request that names none.
     pub default_timeout: Duration,
     /// The longest timeout a request may name.
@@ -210,6 +214,8 @@ impl Limits {
             tenant_max_uploads: config.limits.max_uploads,
             tenant_max_cache_bytes: config.limits.max_cache.0,
             max_cache_bytes: config.cache.max_size.0,
+            tenant_max_sequences: config.limits.max_sequences,
+            sequence_idle: config.limits.sequence_idle.0,
             default_timeout: config.limits.default_timeout.0,
             max_timeout: config.limits.max_timeout.0,
             run_limit: config.workers.run_timeout.0,
@@ -310,6 +316,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("limits.max_requests", u64::from(config.limits.max_requests)),
         ("limits.max_queued_tasks", config.limits.max_queued_tasks as u64),
         ("limits.max_uploads", u64::from(config.limits.max_uploads)),
+        ("limits.max_sequences", u64::from(config.limits.max_sequences)),
         ("workers.max_registrations", u64::from(config.workers.max_registrations)),
         ("store.max_model", config.store.max_model.0),
         ("audit.max_records", config.audit.max_records),
@@ -325,6 +332,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("workers.register_timeout", config.workers.register_timeout),
         ("workers.run_timeout", config.workers.run_timeout),
         ("limits.default_timeout", config.limits.default_timeout),
+        ("limits.sequence_idle", config.limits.sequence_idle),
         ("scheduler.quantum", config.scheduler.quantum),
         ("limits.max_timeout", config.limits.max_timeout),
         ("audit.keep", config.audit.keep),

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tenantry_node::VersionSpec;
 use tenantry_store::{Alias, Catalogue, Deployment, Model, ShareRecord, Sharing, Tenant, Version, VersionState};
-use tenantry_types::model::Registration;
+use tenantry_types::model::{PipelineFacts, Registration};
 use tenantry_types::share::ShareTier;
 use tenantry_types::{
-    DataOwner, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, TenantId, TrustDomain, VersionId,
+    DataOwner, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, Signature, TenantId, TrustDomain, VersionId,
 };
 
 use super::{
@@ -261,8 +261,14 @@ fn routed_version(
                     Arc::new(spec(id, format!("{full_name}:{number}"), &version.settings, &registration, run_limit))
                 }
             };
+            let (outward, pipeline) = match known_servable {
+                Some(servable) => (Arc::clone(&servable.outward), servable.pipeline.clone()),
+                None => (outward(&spec.signature, registration.pipeline.as_ref()), registration.pipeline.map(Arc::new)),
+            };
             RoutedState::Ready(Box::new(Servable {
                 spec,
+                outward,
+                pipeline,
                 digest: version.digest,
                 files: version.files,
                 optimised: version.optimised,
@@ -275,6 +281,18 @@ fn routed_version(
         (VersionState::Registering | VersionState::Ready, _) => RoutedState::Registering,
     };
     Arc::new(RoutedVersion { id, number, state })
+}
+
+/// A signature as clients see it: the states are its last inputs and outputs.
+fn outward(signature: &Arc<Signature>, pipeline: Option<&PipelineFacts>) -> Arc<Signature> {
+    let states = pipeline.map_or(0, |pipeline| pipeline.states.len());
+    if states == 0 {
+        return Arc::clone(signature);
+    }
+    let mut outward = Signature::clone(signature);
+    outward.inputs.truncate(outward.inputs.len().saturating_sub(states));
+    outward.outputs.truncate(outward.outputs.len().saturating_sub(states));
+    Arc::new(outward)
 }
 
 fn spec(

@@ -54,6 +54,7 @@ pub(crate) fn registration(input: &str) -> Registration {
         dims: vec![Dim::Any(()), Dim::Named("sequence".to_owned()), Dim::Fixed(384)],
     };
     Registration {
+        pipeline: None,
         signature: Signature { inputs: vec![tensor(input)], outputs: vec![tensor("y")] },
         metadata: FileMetadata {
             custom: vec![("k".to_owned(), "with a \u{0} inside".to_owned())],

@@ -22,6 +22,7 @@ fn a_registration_survives_with_all_kinds_of_dimensions() {
     let dims = vec![Dim::Named("batch".to_owned()), Dim::Fixed(3), Dim::Any(())];
     let spec = TensorSpec { name: "x".to_owned(), datatype: DataType::Bytes, dims };
     let registration = Registration {
+        pipeline: None,
         signature: Signature { inputs: vec![spec.clone()], outputs: vec![spec] },
         metadata: FileMetadata { custom: vec![("k".to_owned(), "\u{1b}".to_owned())], ..FileMetadata::default() },
         can_batch: true,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Seek as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -85,8 +86,14 @@ pub(crate) fn push(client: &Client, new: &NewModelVersion, progress: &Progress) 
     let owner = new.model.owner.as_ref().context("a model to push needs an owner")?;
     let owner = tenant::path(owner);
     let name = &new.model.name;
-    let filename = file_name(&new.file)?;
-    let artefact = upload(client, &format!("{owner}/artefacts?filename={}", escape(&filename)), new, progress)?;
+    let folder = new.file.is_dir();
+    let packed = folder.then(|| pack(&new.file)).transpose()?;
+    let filename = if folder { format!("{name}.tar") } else { file_name(&new.file)? };
+    let file = match packed {
+        Some(packed) => packed,
+        None => File::open(&new.file).with_context(|| format!("cannot read {}", new.file.display()))?,
+    };
+    let artefact = upload(client, &format!("{owner}/artefacts?filename={}", escape(&filename)), file, new, progress)?;
     let version = NewVersion {
         artefact: artefact.digest,
         filename,
@@ -116,8 +123,30 @@ pub(crate) fn push(client: &Client, new: &NewModelVersion, progress: &Progress) 
     Ok(version)
 }
 
-fn upload(client: &Client, path: &str, new: &NewModelVersion, progress: &Progress) -> Result<Artefact> {
-    let file = File::open(&new.file).with_context(|| format!("cannot read {}", new.file.display()))?;
+/// The files of a folder as an archive in a temporary file: what a version with a manifest is made of. Hidden files stay
+/// behind.
+fn pack(folder: &Path) -> Result<File> {
+    let cannot = || format!("cannot pack {}", folder.display());
+    let mut archive = tar::Builder::new(tempfile::tempfile().with_context(cannot)?);
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(inner) = waiting.pop() {
+        let mut entries: Vec<_> = folder.join(&inner).read_dir().with_context(cannot)?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries.into_iter().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
+            let name = inner.join(entry.file_name());
+            if entry.path().is_dir() {
+                waiting.push(name);
+            } else {
+                archive.append_path_with_name(entry.path(), name).with_context(cannot)?;
+            }
+        }
+    }
+    let mut file = archive.into_inner().with_context(cannot)?;
+    file.rewind().with_context(cannot)?;
+    Ok(file)
+}
+
+fn upload(client: &Client, path: &str, file: File, new: &NewModelVersion, progress: &Progress) -> Result<Artefact> {
     let bytes = file.metadata()?.len();
     let bar = progress.upload(&format!("uploading {}", new.model), bytes);
     let artefact = client.upload(path, bar.wrap_read(file), bytes);
