@@ -109,7 +109,7 @@ impl Server {
         let resolve = || {
             let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
             let version = routed.version(version, model)?;
-            let signature = Arc::clone(&version.servable(model)?.spec.signature);
+            let signature = Arc::clone(&version.servable(model)?.outward);
             Ok(Resolved { version: version.number.to_string(), signature })
         };
         resolve().inspect_err(|error: &ServiceError| self.count_refusal(principal, error))
@@ -127,14 +127,15 @@ impl Server {
     ) -> Result<ModelConfig, ServiceError> {
         let routing = self.routing.load();
         let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
-        let spec = &routed.version(version, model)?.servable(model)?.spec;
+        let servable = routed.version(version, model)?.servable(model)?;
+        let spec = &servable.spec;
         Ok(ModelConfig {
             name: model.clone(),
             platform: PLATFORM,
             max_batch: if spec.can_batch { spec.max_batch } else { 0 },
             max_batch_delay: spec.max_batch_delay,
             max_replicas: routed.deployment.max_replicas,
-            signature: Arc::clone(&spec.signature),
+            signature: Arc::clone(&servable.outward),
         })
     }
 
