@@ -315,7 +315,13 @@ fn registration(signature: &Signature) -> Box<Registration> {
         best_batch: 1,
         points: Vec::new(),
     };
-    Box::new(Registration { signature: signature.clone(), metadata: FileMetadata::default(), can_batch: true, profile })
+    Box::new(Registration {
+        signature: signature.clone(),
+        pipeline: None,
+        metadata: FileMetadata::default(),
+        can_batch: true,
+        profile,
+    })
 }
 
 fn task_of(frame: &FromWorker) -> Option<TaskId> {

@@ -82,10 +82,10 @@ pub(crate) fn decode(file: &[u8], max_seconds: u32) -> Result<Sound, SoundError>
             return Err(SoundError::Long(max_seconds));
         }
         decoded.copy_to_vec_interleaved(&mut interleaved);
-        let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
-        samples.extend(
-            interleaved.chunks_exact(channels).map(mean).map(|sample| if sample.is_finite() { sample } else { 0.0 }),
-        );
+        // Files of floating-point samples may hold anything; what is no number is silence.
+        let clean = |sample: f32| if sample.is_nan() { 0.0 } else { sample.clamp(-1.0, 1.0) };
+        let mean = |frame: &[f32]| frame.iter().copied().map(clean).sum::<f32>() / channels as f32;
+        samples.extend(interleaved.chunks_exact(channels).map(mean));
     }
     Ok(Sound { rate_hz: rate_hz.ok_or(SoundError::Format)?, samples })
 }
@@ -112,6 +112,21 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod testing {
     use std::io::Cursor;
+
+    /// A WAV file of floating-point samples, one channel.
+    pub(crate) fn wav_of_floats(rate_hz: u32, samples: &[f32]) -> Vec<u8> {
+        let format = hound::WavSpec {
+            channels: 1,
+            sample_rate: rate_hz,
+            bits_per_sample: 32,
+            sample_format: hound::SampleFormat::Float,
+        };
+        let mut file = Cursor::new(Vec::new());
+        let mut writer = hound::WavWriter::new(&mut file, format).unwrap();
+        samples.iter().for_each(|sample| writer.write_sample(*sample).unwrap());
+        writer.finalize().unwrap();
+        file.into_inner()
+    }
 
     /// A WAV file of 16 bits; `samples` are interleaved.
     pub(crate) fn wav(rate_hz: u32, channels: u16, samples: &[f32]) -> Vec<u8> {

@@ -16,7 +16,7 @@ use crate::manifest::METADATA_PREFIX;
 use crate::value::{PlanError, Specs, StepError, Values};
 
 /// Something done to values.
-pub(crate) trait Step: std::fmt::Debug + Send {
+pub(crate) trait Step: std::fmt::Debug + Send + Sync {
     /// Reads from `specs` what is known of its values, and adds what it makes.
     fn plan(&self, specs: &mut Specs) -> Result<(), PlanError>;
 

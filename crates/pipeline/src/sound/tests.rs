@@ -45,3 +45,12 @@ fn what_is_no_sound_or_too_long_is_refused() {
         }
     }
 }
+
+/// What the fuzzer found: a file of floating-point samples as large as floats can be.
+#[test]
+fn samples_stay_within_their_range_whatever_a_file_says() {
+    let wild = [1e38, -1e38, f32::NAN, f32::INFINITY, 0.25];
+    let sound = decode(&super::testing::wav_of_floats(44_100, &wild.repeat(500)), 10).unwrap();
+    assert_eq!(sound.samples[..5], [1.0, -1.0, 0.0, 1.0, 0.25]);
+    assert!(resample(sound, 16_000).unwrap().samples.iter().all(|sample| sample.abs() < 2.0));
+}
