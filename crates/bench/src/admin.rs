@@ -96,6 +96,14 @@ impl Admin {
         self.wait_ready(tenant, model)
     }
 
+    /// Uploads an archive of a model with its manifest, registers it and waits until it is ready.
+    pub(crate) fn register_archive(&self, tenant: &str, model: &str, archive: &[u8]) -> Result<Value> {
+        let digest = self.upload(tenant, archive)?;
+        let body = json!({"artefact": digest, "filename": "model.tar"});
+        self.post(&format!("tenants/{tenant}/models/{model}/versions"), &body)?;
+        self.wait_ready(tenant, model)
+    }
+
     /// Registers without waiting.
     pub(crate) fn register_later(&self, tenant: &str, model: &str, digest: &str) -> Result<()> {
         let body = json!({"artefact": digest, "filename": "model.onnx"});

@@ -21,6 +21,7 @@ mod isolation;
 mod jail;
 mod latency;
 mod load;
+mod media;
 mod memory;
 mod models;
 mod null;
@@ -48,7 +49,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation and hostile, which take longer than the others together.
+    /// Run these groups only; without it all but isolation, hostile and media, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -104,6 +105,8 @@ enum Group {
     Jail,
     /// What a tenant notices of another one's hostile models.
     Hostile,
+    /// What pipelines cost, and whom: large pictures, sentences.
+    Media,
 }
 
 /// What every measurement needs.
@@ -183,13 +186,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
-        [] => !matches!(group, Group::Isolation | Group::Hostile),
+        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media),
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 9] = [
+    let groups: [(Group, Measure); 10] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -199,6 +202,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Isolation, isolation::measure),
         (Group::Jail, jail::measure),
         (Group::Hostile, hostile::measure),
+        (Group::Media, media::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;

@@ -48,7 +48,7 @@ impl Models {
         Ok(Self { library: std::path::absolute(library)?, folder: cache.join("models") })
     }
 
-    fn read(&self, file: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
         std::fs::read(self.folder.join(file)).with_context(|| format!("{file} is not there: run `make fetch` first"))
     }
 
@@ -88,7 +88,7 @@ impl Models {
     }
 }
 
-fn tensor(name: &str, datatype: DataType, shape: &[u64], data: Vec<u8>) -> Tensor {
+pub(crate) fn tensor(name: &str, datatype: DataType, shape: &[u64], data: Vec<u8>) -> Tensor {
     Tensor { name: name.to_owned(), datatype, shape: SmallVec::from_slice(shape), data: data.into() }
 }
 

@@ -60,6 +60,12 @@ pub(crate) fn cpu_time(root: u32) -> Duration {
     Duration::from_secs_f64(ticks.sum::<u64>() as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Processor time of one process so far, its children not counted.
+pub(crate) fn own_cpu_time(pid: u32) -> Result<Duration> {
+    let field = |index| stat_field(pid, index).context("the process is gone");
+    Ok(Duration::from_secs_f64((field(11)? + field(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
 /// What a process's memory would free if it ended, bytes: `Private_*` of `smaps_rollup`.
 pub(crate) fn private_bytes(pid: u32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process is gone")?;
