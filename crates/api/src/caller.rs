@@ -17,9 +17,6 @@ use crate::route::Edge;
 /// How much of a path a log line shows, characters.
 pub(crate) const MAX_LOGGED_CHARS: usize = 200;
 
-/// How a protocol shows an error.
-pub(crate) type ErrorForm = fn(&ServiceError, &RequestId) -> Reply;
-
 /// What is kept of a caller until his call has ended.
 pub(crate) struct Caller {
     tenant: Arc<TenantName>,
@@ -38,8 +35,13 @@ impl Caller {
         Ok((caller, principal))
     }
 
-    /// Logs what became of the call, and gives an error its form.
-    pub(crate) fn finish(self, served: Result<Reply, ServiceError>, path: &str, form: ErrorForm) -> Reply {
+    /// Logs what became of the call, and gives an error its protocol's form.
+    pub(crate) fn finish(
+        self,
+        served: Result<Reply, ServiceError>,
+        path: &str,
+        form: impl FnOnce(&ServiceError, &RequestId) -> Reply,
+    ) -> Reply {
         self.log(&served, path);
         served.unwrap_or_else(|error| {
             let mut reply = form(&error, &self.id);

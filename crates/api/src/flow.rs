@@ -78,7 +78,7 @@ impl<'a> Flow<'a> {
         Self::begin(edge, principal, id, permit, request)
     }
 
-    /// The same for a call whose model, if it is for one, is named in the body.
+    /// The same for a call whose model, if it is for one, is named in the body: see [`Decoded::narrow`].
     pub(crate) fn admit_unnamed(
         edge: &'a Edge,
         principal: Principal,
@@ -144,6 +144,16 @@ impl Decoded<'_> {
     /// Who calls.
     pub(crate) fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Holds a request that was admitted without its model to what is bounded for that model.
+    pub(crate) fn narrow(&mut self, model: &ModelRef) -> Result<(), ServiceError> {
+        self.edge.server.narrow(&self.principal, &mut self.permit, model)
+    }
+
+    /// The version the caller means.
+    pub(crate) fn resolve(&self, model: &ModelRef, version: Option<&str>) -> Result<Resolved, ServiceError> {
+        self.edge.server.resolve(&self.principal, model, version)
     }
 
     /// Has a model loaded, in the time the request has.

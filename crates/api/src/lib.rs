@@ -1,5 +1,5 @@
-//! The HTTP edges: the Open Inference Protocol under `/v2`, TensorFlow Serving's and KServe's older ones under `/v1`,
-//! TorchServe's `/predictions`, the admin API under `/admin/v1`, and the metrics listener.
+//! The HTTP edges: the Open Inference Protocol under `/v2`, TensorFlow Serving's and KServe's older ones and
+//! OpenAI's under `/v1`, TorchServe's `/predictions`, the admin API under `/admin/v1`, and the metrics listener.
 //! They convert and call [`tenantry_server::Server`]; whatever is decided is decided there.
 //!
 //! The order of work on the one path, for an inference: authenticate and admit from headers alone (a refusal reads no
@@ -19,6 +19,7 @@ mod explain;
 mod flow;
 mod infer;
 mod metrics;
+mod openai;
 mod path;
 mod pool;
 mod reply;

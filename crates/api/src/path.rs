@@ -5,7 +5,7 @@
 
 mod v1;
 
-pub(crate) use v1::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1};
+pub(crate) use v1::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1, without_openai_prefix};
 
 use std::borrow::Cow;
 
@@ -51,6 +51,10 @@ pub(crate) enum ModelAction {
     Ready,
     /// Run it.
     Infer,
+    /// Run it on one JSON object.
+    Generate,
+    /// The same, answered as events.
+    GenerateStream,
     /// Show how it is run.
     Config,
     /// Load it ahead of a request.
@@ -59,6 +63,13 @@ pub(crate) enum ModelAction {
     Unload,
     /// Something of the protocol that this server does not have.
     Unimplemented,
+}
+
+impl ModelAction {
+    /// Whether it is asked for with a body.
+    pub(crate) fn is_posted(self) -> bool {
+        matches!(self, Self::Infer | Self::Generate | Self::GenerateStream | Self::Load | Self::Unload)
+    }
 }
 
 /// Reads a path; `None` if it names nothing.
@@ -101,7 +112,9 @@ fn parse_model<'a>(segments: impl Iterator<Item = &'a str>) -> Option<ModelPath<
             "infer" => ModelAction::Infer,
             "ready" => ModelAction::Ready,
             "config" => ModelAction::Config,
-            "stats" | "generate" | "generate_stream" => ModelAction::Unimplemented,
+            "generate" => ModelAction::Generate,
+            "generate_stream" => ModelAction::GenerateStream,
+            "stats" => ModelAction::Unimplemented,
             _ => return None,
         },
         [trace, setting] if trace == "trace" && setting == "setting" => ModelAction::Unimplemented,

@@ -123,6 +123,12 @@ pub(crate) fn error(error: &ServiceError, request: &RequestId) -> Reply {
     let body =
         ErrorBody { error: &error.message, code: error.code.as_str(), reason: error.reason, request_id: request };
     let mut response = json(status, &body);
+    error_headers(&mut response, error);
+    response
+}
+
+/// Puts on a reply what every form of an error has: when to try again, and how to say who calls.
+pub(crate) fn error_headers(response: &mut Reply, error: &ServiceError) {
     let headers = response.headers_mut();
     if let Some(after) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
@@ -131,7 +137,6 @@ pub(crate) fn error(error: &ServiceError, request: &RequestId) -> Reply {
     if error.code == ErrorCode::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    response
 }
 
 /// The response for a path that names nothing.

@@ -64,7 +64,7 @@ impl Edge {
         let path = request.uri().path();
         let reply = if is_under(path, "/v2") {
             v2::serve(self, request, id).await
-        } else if is_under(path, "/v1") {
+        } else if is_under(path, "/v1") || is_under(path, "/openai/v1") {
             v1::serve(self, request, id).await
         } else if is_under(path, "/admin") {
             let reply = self.answer_admin(request, id).await?;

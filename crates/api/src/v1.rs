@@ -4,7 +4,7 @@
 //! Serving calls a label is an alias here.
 
 mod predict;
-mod status;
+pub(crate) mod status;
 mod torchserve;
 
 use http::{Method, Request};
@@ -14,7 +14,8 @@ use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
 use crate::caller::{Caller, model_ref};
 use crate::flow::Call;
-use crate::path::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1};
+use crate::openai;
+use crate::path::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1, without_openai_prefix};
 use crate::reply::{self, Reply};
 use crate::route::Edge;
 
@@ -23,20 +24,31 @@ const POST: &str = "POST";
 /// `curl -T` puts, and that is how TorchServe's own examples send files.
 const POST_OR_PUT: &str = "POST, PUT";
 
-/// Serves a request whose path starts with `/v1`.
+/// Serves a request whose path starts with `/v1`, or with KServe's prefix for OpenAI's API.
 pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
     // The path outlives the request's own parts: an infer call gives those away.
     let uri = request.uri().clone();
-    let Some(path) = parse_v1(uri.path()) else { return reply::not_found(&id) };
-    let (allowed, fits) = match &path {
-        V1Path::Model(model) if !matches!(model.action, V1Action::Status | V1Action::Metadata) => {
-            (POST, request.method() == Method::POST)
-        }
-        V1Path::Models | V1Path::Model(_) => (GET, matches!(*request.method(), Method::GET | Method::HEAD)),
+    let parsed = match without_openai_prefix(uri.path()) {
+        Some(path) => parse_v1(path).filter(|path| matches!(path, V1Path::OpenAi(_))),
+        None => parse_v1(uri.path()),
+    };
+    let Some(path) = parsed else { return reply::not_found(&id) };
+    let is_posted = match &path {
+        V1Path::Model(model) => !matches!(model.action, V1Action::Status | V1Action::Metadata),
+        V1Path::OpenAi(call) => call.is_posted(),
+    };
+    let (allowed, fits) = if is_posted {
+        (POST, *request.method() == Method::POST)
+    } else {
+        (GET, matches!(*request.method(), Method::GET | Method::HEAD))
     };
     if !fits {
         return reply::method_not_allowed(allowed, &id);
     }
+    let path = match path {
+        V1Path::OpenAi(call) => return openai::serve(edge, call, request, id).await,
+        V1Path::Model(path) => path,
+    };
     match Caller::of(edge, request.headers(), id) {
         Ok((caller, principal)) => {
             let served = serve_caller(edge, path, principal, request, id).await;
@@ -48,14 +60,12 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
 
 async fn serve_caller(
     edge: &Edge,
-    path: V1Path<'_>,
+    path: V1ModelPath<'_>,
     principal: Principal,
     request: Request<Incoming>,
     id: RequestId,
 ) -> Result<Reply, ServiceError> {
-    let V1Path::Model(V1ModelPath { model, version, action }) = path else {
-        return Ok(status::models(edge, &principal));
-    };
+    let V1ModelPath { model, version, action } = path;
     let model = model_ref(&model)?;
     match action {
         V1Action::Status => status::model(edge, &principal, &model, version.as_deref()),

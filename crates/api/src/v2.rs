@@ -1,6 +1,7 @@
 //! The Open Inference Protocol's edge under `/v2`, with those of Triton's extensions that are there.
 
 mod config;
+mod generate;
 mod repository;
 
 use http::{Method, Request, StatusCode};
@@ -12,12 +13,14 @@ use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TensorSpec};
 use crate::caller::{Caller, model_ref};
 use crate::flow::Call;
 use crate::infer::infer;
-use crate::path::{self, ModelAction, ModelPath, V2Path};
+use crate::path::{self, ModelAction, V2Path};
 use crate::reply::{self, Reply, json};
 use crate::route::Edge;
+use generate::Answer;
 
 /// The extensions of the protocol that are there.
-const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "model_repository"];
+const EXTENSIONS: [&str; 5] =
+    ["binary_tensor_data", "generate", "model_configuration", "model_repository", "schedule_policy"];
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
@@ -82,7 +85,7 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
     let Some(path) = path::parse(uri.path()) else { return reply::not_found(&id) };
     let allowed = match &path {
         V2Path::Index => POST,
-        V2Path::Model(ModelPath { action: ModelAction::Infer | ModelAction::Load | ModelAction::Unload, .. }) => POST,
+        V2Path::Model(model) if model.action.is_posted() => POST,
         V2Path::Unimplemented => "",
         V2Path::Model(model) if model.action == ModelAction::Unimplemented => "",
         _ => GET,
@@ -139,6 +142,12 @@ async fn serve_caller(
                 }
                 ModelAction::Metadata => metadata(edge, &principal, &model, path.version.as_deref()),
                 ModelAction::Ready => model_ready(edge, &principal, &model, path.version.as_deref()),
+                ModelAction::Generate | ModelAction::GenerateStream => {
+                    let is_whole = path.action == ModelAction::Generate;
+                    let answer = if is_whole { Answer::Whole } else { Answer::Events };
+                    let version = path.version.map(std::borrow::Cow::into_owned);
+                    generate::generate(edge, Call { principal, id, model, version }, answer, request).await
+                }
                 ModelAction::Config => config::config(edge, &principal, &model, path.version.as_deref()),
                 ModelAction::Load => repository::load(edge, principal, id, model, request).await,
                 ModelAction::Unload => repository::unload(edge, principal, id, model, request).await,

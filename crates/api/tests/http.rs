@@ -8,6 +8,8 @@
     reason = "helpers of tests, which the lints do not recognise as such"
 )]
 
+#[path = "http/openai.rs"]
+mod openai;
 mod support;
 #[path = "http/triton.rs"]
 mod triton;

@@ -15,7 +15,7 @@ use tenantry_sched::{
     Share, SlotGroup, Subject, Task, TaskKind, Tier, Tuning, Weight,
 };
 use tenantry_types::{
-    BatchId, DeploymentId, KeyId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId,
+    BatchId, DeploymentId, KeyId, MonotonicTime, PlacementId, Priority, ReplicaId, SlotId, TaskId, TenantId, WorkerId,
 };
 
 use crate::figures::{Figures, at_most};
@@ -231,6 +231,7 @@ fn flow(index: u64) -> Task {
         deadline: None,
         kind: TaskKind::Infer,
         abortable: false,
+        priority: Priority::default(),
     }
 }
 

@@ -27,15 +27,7 @@ impl Request {
         inputs: &[Tensor],
         timeout: Option<Duration>,
     ) -> Result<Self, EncodeError> {
-        let request = InferRequest {
-            model: model.clone(),
-            version: None,
-            id: None,
-            parameters: Vec::new(),
-            inputs: Inputs::Named(inputs.to_vec()),
-            outputs: Vec::new(),
-            timeout: None,
-        };
+        let request = InferRequest::new(model.clone(), Inputs::Named(inputs.to_vec()));
         let reply = ReplyFormat { default: Form::Binary, ..ReplyFormat::default() };
         let encoded = encode_request(&request, Form::Binary, &reply)?;
         let body = encoded.body.to_contiguous();

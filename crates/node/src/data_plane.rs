@@ -213,6 +213,7 @@ impl Node {
             deadline: submission.deadline,
             kind: TaskKind::Infer,
             abortable: submission.abortable,
+            priority: submission.priority,
         };
         let (sender, receiver) = oneshot::channel();
         placement.counters.submitted(now);

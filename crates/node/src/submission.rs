@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tenantry_sched::{Phase, RejectReason};
-use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, RequestId, TaskId, TenantId, Tensor};
+use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, Priority, RequestId, TaskId, TenantId, Tensor};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
@@ -36,6 +36,8 @@ pub struct Submission {
     pub deadline: Option<MonotonicTime>,
     /// Whether it may be ended and run again for a reservation. Heeded for best-effort tenants only.
     pub abortable: bool,
+    /// Its place among the requests of its flow.
+    pub priority: Priority,
 }
 
 /// Where a request's time went.

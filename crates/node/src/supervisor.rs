@@ -9,7 +9,7 @@ use std::time::Duration;
 use tenantry_jail::{Exit, GroupLimits, Layer, Spawner, WorkerSpec};
 use tenantry_sched::{AbortCause, Event, Place, Scheduler, Task, TaskKind};
 use tenantry_types::model::EngineOptions;
-use tenantry_types::{MonotonicTime, PlacementId, ReplicaId, TaskId, TrustDomain, WorkerId};
+use tenantry_types::{MonotonicTime, PlacementId, Priority, ReplicaId, TaskId, TrustDomain, WorkerId};
 use tenantry_wire::{Channel, FromWorker, ModelForm, RecvError, Terminator, ToWorker};
 use tokio::io::unix::AsyncFd;
 
@@ -135,6 +135,7 @@ impl Node {
             deadline: None,
             kind: TaskKind::Load,
             abortable: false,
+            priority: Priority::default(),
         };
         self.enqueue(task, Entry::Load(Box::new(Load { replica, tenant, placement, model })));
         self.changed();

@@ -20,8 +20,8 @@ use tenantry_jail::{Layer, Layers};
 use tenantry_node::{IncidentKind, ModelFiles, Node, NodeConfig, ServeError, Submission, VersionSpec, WorkerState};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::{
-    DataOwner, DataType, DeploymentId, Dim, PlacementId, ReplicaId, RequestId, Signature, TaskId, TenantId, Tensor,
-    TensorSpec, TrustDomain, VersionId, WorkerId,
+    DataOwner, DataType, DeploymentId, Dim, PlacementId, Priority, ReplicaId, RequestId, Signature, TaskId, TenantId,
+    Tensor, TensorSpec, TrustDomain, VersionId, WorkerId,
 };
 use tenantry_wire::{Channel, FailureKind, FromWorker, ModelForm, PROTOCOL, TensorDescriptor, ToWorker};
 
@@ -200,6 +200,7 @@ impl Bed {
             outputs: smallvec![],
             deadline: None,
             abortable: false,
+            priority: Priority::default(),
         })
     }
 
@@ -490,6 +491,7 @@ async fn a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wa
         outputs: smallvec![],
         deadline: Some(deadline),
         abortable: false,
+        priority: Priority::default(),
     });
     assert_eq!(with_deadline.await.unwrap_err(), ServeError::Expired);
     assert!(bed.node.now() >= deadline);

@@ -19,7 +19,8 @@ use tenantry_sched::{
 use tenantry_types::model::{ModelLimits, Registration, VersionSettings};
 use tenantry_types::testing::onnx;
 use tenantry_types::{
-    DataOwner, DataType, DeploymentId, PlacementId, RequestId, TenantId, Tensor, TrustDomain, VersionId, WorkerId,
+    DataOwner, DataType, DeploymentId, PlacementId, Priority, RequestId, TenantId, Tensor, TrustDomain, VersionId,
+    WorkerId,
 };
 use tenantry_wire::ModelForm;
 
@@ -168,6 +169,7 @@ impl Served {
             outputs: SmallVec::new(),
             deadline: None,
             abortable: false,
+            priority: Priority::default(),
         })
     }
 

@@ -48,8 +48,9 @@ pub fn encode_request(request: &InferRequest, inputs: Form, reply: &ReplyFormat)
 }
 
 fn encode_raw(request: &InferRequest, data: &Payload) -> Result<Encoded, EncodeError> {
-    let InferRequest { id, parameters, outputs, timeout, .. } = request;
-    if id.is_some() || timeout.is_some() || !parameters.is_empty() || !outputs.is_empty() {
+    let InferRequest { id, parameters, outputs, timeout, priority, .. } = request;
+    let has_more = id.is_some() || timeout.is_some() || !priority.is_default();
+    if has_more || !parameters.is_empty() || !outputs.is_empty() {
         return Err(EncodeError::RawCarriesDataOnly);
     }
     Ok(Encoded { json_length: Some(0), body: data.clone() })
@@ -67,6 +68,10 @@ fn write_request_parameters(
         // A timeout of 0 would mean none: less than a microsecond is asked for as one.
         let timeout_us = timeout.as_micros().clamp(1, i64::MAX as u128);
         json.extend_from_slice(timeout_us.to_string().as_bytes());
+    }
+    if !request.priority.is_default() {
+        json.extend_from_slice(b",\"priority\":");
+        json.extend_from_slice(request.priority.level().to_string().as_bytes());
     }
     for (name, value) in &request.parameters {
         json.push(b',');

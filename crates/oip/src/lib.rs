@@ -1,4 +1,4 @@
-//! The codecs of the Open Inference Protocol v2 and of its elder, `predict` ([`predict`]): bytes in, requests out, and back.
+//! The codecs of the Open Inference Protocol v2 and of its kin ([`generate`], [`predict`]): bytes in, requests out, and back.
 //!
 //! Pure functions over values: no IO, no clock, no async, no HTTP types. The shapes follow "Open Inference Protocol,
 //! REST" and its binary tensor data extension (a JSON header followed by the tensors, little-endian, row-major, in the
@@ -21,6 +21,7 @@ pub mod compression;
 mod elements;
 mod error;
 mod framing;
+pub mod generate;
 mod header;
 mod json_out;
 pub mod limits;

@@ -22,6 +22,8 @@ pub(crate) struct KnownParameters {
     pub(crate) binary_data_output: Option<bool>,
     /// Of a request, microseconds; 0 means none.
     pub(crate) timeout_us: Option<u64>,
+    /// Of a request: 1 is the most urgent, 0 means none.
+    pub(crate) priority: Option<u64>,
     /// Whether a parameter of the shared memory extensions is there.
     pub(crate) shared_memory: bool,
     /// Whether the parameter of the classification extension is there.
@@ -73,7 +75,7 @@ impl<'de> Visitor<'de> for ParametersSeed {
 
 impl KnownParameters {
     /// Takes one parameter in; an error carries its key back and says what would have been right.
-    fn put<'a>(
+    pub(crate) fn put<'a>(
         &mut self,
         of: ParametersOf,
         key: Cow<'a, str>,
@@ -93,6 +95,9 @@ impl KnownParameters {
             (ParametersOf::Request, "timeout") => once(self.timeout_us.is_some())
                 .and_then(|()| whole_number(value))
                 .map(|timeout_us| self.timeout_us = Some(timeout_us)),
+            (ParametersOf::Request, "priority") => once(self.priority.is_some())
+                .and_then(|()| whole_number(value))
+                .map(|level| self.priority = Some(level)),
             (ParametersOf::RequestedOutput, "classification") => {
                 self.classification = true;
                 Ok(())

@@ -9,9 +9,9 @@
 //!   elements is not text.
 //! - `FP16` and `BF16` have no JSON form, as in the v2 protocol.
 
-mod nested;
+pub(crate) mod nested;
 mod request;
-mod values;
+pub(crate) mod values;
 
 pub use request::{Predict, decode_instance, decode_predict};
 pub use values::{PredictFormat, encode_predict};
@@ -66,6 +66,16 @@ pub enum PredictError {
         place: String,
         /// The name.
         name: String,
+    },
+    /// A parameter that is none.
+    #[error("`{name}` is {got}, expected {expected}")]
+    Field {
+        /// Its name, sanitised.
+        name: String,
+        /// What came, sanitised.
+        got: String,
+        /// What would have been right.
+        expected: &'static str,
     },
     /// A value that is not of its input.
     #[error("input `{name}` {problem}")]

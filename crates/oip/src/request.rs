@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tenantry_types::limits::MAX_JSON_HEADER_BYTES;
 use tenantry_types::tensor::element_count;
-use tenantry_types::{DataType, InferRequest, Inputs, ModelRef, OutputRequest, Payload, Tensor};
+use tenantry_types::{DataType, InferRequest, Inputs, ModelRef, OutputRequest, Payload, Priority, Tensor};
 
 use crate::elements::read_elements;
 use crate::error::{DecodeError, TensorKind, TensorProblem, echo};
@@ -26,7 +26,7 @@ pub struct DecodedRequest {
 ///
 /// `model` and `version` come from the URL. `header_length` is the value of the header `Inference-Header-Content-Length`:
 /// absent, the body is all JSON; `0`, the body is the data of the model's only input (a raw request) and all outputs are
-/// returned binary. The `timeout` parameter (microseconds, 0 means none) becomes the request's timeout.
+/// returned binary. The parameters `timeout` (microseconds, 0 means none) and `priority` become the request's.
 ///
 /// # Errors
 /// The first thing wrong with the body.
@@ -54,6 +54,7 @@ pub fn decode_request(
         inputs: Inputs::Named(inputs),
         outputs,
         timeout,
+        priority: Priority::from_client(header.parameters.priority.unwrap_or(0)),
     };
     Ok(DecodedRequest { request, reply: ReplyFormat { default, outputs: forms } })
 }
@@ -86,15 +87,7 @@ pub(crate) fn split_body(header_length: Option<&str>, mut body: Payload) -> Resu
 }
 
 fn raw_request(model: ModelRef, version: Option<String>, data: Payload) -> DecodedRequest {
-    let request = InferRequest {
-        model,
-        version,
-        id: None,
-        parameters: Vec::new(),
-        inputs: Inputs::Raw(data),
-        outputs: Vec::new(),
-        timeout: None,
-    };
+    let request = InferRequest { version, ..InferRequest::new(model, Inputs::Raw(data)) };
     DecodedRequest { request, reply: ReplyFormat { default: Form::Binary, outputs: SmallVec::new() } }
 }
 

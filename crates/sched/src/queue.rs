@@ -19,17 +19,26 @@ pub(crate) type Sequence = u64;
 /// A line, as it is numbered.
 pub(crate) type LineId = usize;
 
-/// The order of tasks within a flow and within a line: by deadline where the policy heeds it, then by arrival.
+/// The order of tasks within a line: by deadline where the policy heeds it, then by arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Order {
     pub(crate) key: u64,
     pub(crate) sequence: Sequence,
 }
 
+/// The order of tasks within a flow: that of a line, but for what a flow's own priorities make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn {
+    pub(crate) key: u64,
+    pub(crate) order: Order,
+}
+
 /// A task in a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
     pub(crate) flow: NodeId,
+    /// The key of its turn; the key of its order where it has no priority.
+    pub(crate) turn_key: u64,
     pub(crate) rows: u32,
     /// The last instant at which waiting for company is fine.
     pub(crate) release: MonotonicTime,
@@ -63,8 +72,10 @@ pub(crate) struct Line {
     pub(crate) place: Place,
     kin: Kin,
     members: BTreeMap<Order, Member>,
-    /// Each flow's tasks, in order.
-    flows: BTreeMap<NodeId, VecDeque<Order>>,
+    /// Each flow's tasks, by turn.
+    flows: BTreeMap<NodeId, VecDeque<Turn>>,
+    /// How many members have another turn than their order.
+    out_of_order: usize,
     /// Sum of the members' rows.
     rows: u64,
     /// The members by release. Empty while the place never waits for company.
@@ -92,6 +103,7 @@ impl Line {
             kin,
             members: BTreeMap::new(),
             flows: BTreeMap::new(),
+            out_of_order: 0,
             rows: 0,
             releases: BTreeSet::new(),
             due: false,
@@ -100,15 +112,25 @@ impl Line {
     }
 
     /// A flow's first task here.
-    pub(crate) fn head_of(&self, flow: NodeId) -> Option<(Order, Member)> {
-        let &order = self.flows.get(&flow)?.front()?;
-        self.members.get(&order).map(|&member| (order, member))
+    pub(crate) fn head_of(&self, flow: NodeId) -> Option<(Turn, Member)> {
+        self.nth_of(flow, 0)
     }
 
-    /// A flow's tasks here, in order.
-    pub(crate) fn members_of(&self, flow: NodeId) -> impl Iterator<Item = (Order, Member)> {
-        let orders = self.flows.get(&flow).into_iter().flatten();
-        orders.filter_map(|order| self.members.get(order).map(|&member| (*order, member)))
+    /// A flow's task here at a place of its own order.
+    pub(crate) fn nth_of(&self, flow: NodeId, place: usize) -> Option<(Turn, Member)> {
+        let &turn = self.flows.get(&flow)?.get(place)?;
+        self.members.get(&turn.order).map(|&member| (turn, member))
+    }
+
+    /// A flow's tasks here, by turn.
+    pub(crate) fn members_of(&self, flow: NodeId) -> impl Iterator<Item = (Turn, Member)> {
+        let turns = self.flows.get(&flow).into_iter().flatten();
+        turns.filter_map(|turn| self.members.get(&turn.order).map(|&member| (*turn, member)))
+    }
+
+    /// Whether some flow's turns are not in the order of the line.
+    pub(crate) fn has_priorities(&self) -> bool {
+        self.out_of_order > 0
     }
 
     /// The flows with tasks here.
@@ -155,10 +177,12 @@ impl Lines {
             if !batching.max_delay.is_zero() {
                 line.releases.insert((member.release, order.sequence));
             }
-            let orders = line.flows.entry(member.flow).or_default();
+            line.out_of_order += usize::from(member.turn_key != order.key);
+            let turn = Turn { key: member.turn_key, order };
+            let turns = line.flows.entry(member.flow).or_default();
             // Nearly always the last one.
-            let at = orders.partition_point(|&known| known < order);
-            orders.insert(at, order);
+            let at = turns.partition_point(|&known| known < turn);
+            turns.insert(at, turn);
             line.members.insert(order, member);
         }
         id
@@ -170,11 +194,12 @@ impl Lines {
         let Some(member) = line.members.remove(&order) else { return };
         line.rows -= u64::from(member.rows);
         line.releases.remove(&(member.release, order.sequence));
-        if let Some(orders) = line.flows.get_mut(&member.flow) {
-            if let Ok(at) = orders.binary_search(&order) {
-                orders.remove(at);
+        line.out_of_order -= usize::from(member.turn_key != order.key);
+        if let Some(turns) = line.flows.get_mut(&member.flow) {
+            if let Ok(at) = turns.binary_search(&Turn { key: member.turn_key, order }) {
+                turns.remove(at);
             }
-            if orders.is_empty() {
+            if turns.is_empty() {
                 line.flows.remove(&member.flow);
             }
         }

@@ -21,7 +21,7 @@ use crate::admission::{Backlog, Policy, SchedulerConfig, Tuning};
 use crate::cost::{Costs, Estimate};
 use crate::event::{AbortCause, Decision, Event, Phase, Weights};
 use crate::fleet::{Slots, Workers};
-use crate::queue::{LineId, Lines, Order, Sequence};
+use crate::queue::{LineId, Lines, Order, Sequence, Turn};
 use crate::reserve::{Reserves, Tag};
 use crate::share::{SlotGroup, Subject};
 use crate::stats::{Demand, Stats, Usage};
@@ -69,6 +69,8 @@ struct Waiting {
     task: Task,
     arrival: MonotonicTime,
     order: Order,
+    /// The key of its turn in its flow.
+    turn_key: u64,
     flow: NodeId,
     line: LineId,
     /// What it is expected to take alone.
@@ -91,7 +93,7 @@ type Members = SmallVec<[Box<Waiting>; 8]>;
 struct Head {
     group: SlotGroup,
     rank: u64,
-    order: Order,
+    turn: Turn,
 }
 
 #[derive(Debug, Clone, Copy)]

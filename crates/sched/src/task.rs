@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, TaskId, TenantId, WorkerId};
+use tenantry_types::{DeploymentId, KeyId, MonotonicTime, PlacementId, Priority, TaskId, TenantId, WorkerId};
 
 /// One schedulable piece of work. The scheduler sees its size, never its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Task {
     pub kind: TaskKind,
     /// Whether it may be ended and run again when a reservation needs its place. Heeded for best-effort work only.
     pub abortable: bool,
+    /// Its place in its flow. Heeded by the fair policy.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
 }
 
 /// Where a task may run.

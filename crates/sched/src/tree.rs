@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tenantry_types::{DeploymentId, KeyId, MonotonicTime, OrganisationId, TenantId};
 
-use crate::queue::{LineId, Order};
+use crate::queue::{LineId, Turn};
 use crate::share::{DeviceTimeLimit, Share, SlotGroup, Subject, Tier, Weight};
 
 /// A node, as the tree numbers it.
@@ -94,7 +94,7 @@ pub(crate) struct Node {
     pub(crate) queued_cost_ns: u64,
     pub(crate) running: u32,
     /// For a flow: the first task of each of its lines that a loaded replica could run.
-    pub(crate) heads: BTreeSet<(Order, LineId)>,
+    pub(crate) heads: BTreeSet<(Turn, LineId)>,
 }
 
 impl Node {

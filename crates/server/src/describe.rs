@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenantry_types::model::Task;
 use tenantry_types::{Dim, ModelRef, ServiceError, Signature, TenantName, TensorSpec};
 
 use crate::infer::PLATFORM;
@@ -16,6 +17,8 @@ pub struct Resolved {
     pub version: String,
     /// Its inputs and outputs.
     pub signature: Arc<Signature>,
+    /// What it is for, where its manifest says so.
+    pub task: Option<Task>,
 }
 
 /// How a version is run, as far as clients prepare their requests by it.
@@ -109,8 +112,12 @@ impl Server {
         let resolve = || {
             let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
             let version = routed.version(version, model)?;
-            let signature = Arc::clone(&version.servable(model)?.outward);
-            Ok(Resolved { version: version.number.to_string(), signature })
+            let servable = version.servable(model)?;
+            Ok(Resolved {
+                version: version.number.to_string(),
+                signature: Arc::clone(&servable.outward),
+                task: servable.pipeline.as_ref().and_then(|pipeline| pipeline.task),
+            })
         };
         resolve().inspect_err(|error: &ServiceError| self.count_refusal(principal, error))
     }

@@ -235,6 +235,7 @@ impl Server {
             request,
             deployment: model.deployment.id,
             deadline: attempt.permit.arrived().saturating_add(timeout),
+            priority: infer.priority,
             sequence,
         };
         let subject = Subject { model: &model, version: &version, servable, shown };

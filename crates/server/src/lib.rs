@@ -40,7 +40,7 @@ pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
 pub use cache::CacheUse;
 pub use describe::{ModelConfig, ModelStatus, Resolved, VersionState, VersionStatus};
 pub use infer::{Explanation, Inferred, ModelMetadata, ModelReadiness, ModelSummary};
-pub use limits::Permit;
+pub use limits::{Permit, RateState};
 pub use repository::RepositoryEntry;
 pub use server::{Server, ServerConfig, StartError};
 pub use tenantry_node::Timing;

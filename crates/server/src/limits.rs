@@ -72,6 +72,19 @@ pub(crate) struct Load {
     due_ns: AtomicU64,
 }
 
+/// How much of a request rate is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateState {
+    /// Requests that may come at once.
+    pub limit: u64,
+    /// How many of them may come now.
+    pub remaining: u64,
+    /// Until so many may come again.
+    pub until_whole: Duration,
+    /// As it was set.
+    pub rate: RequestRate,
+}
+
 /// What one tenant has in flight besides.
 #[derive(Debug, Default)]
 pub(crate) struct TenantLoad {
@@ -156,6 +169,13 @@ impl Gate {
         Err(ServiceError::new(ErrorCode::ResourceExhausted, text).because(reason::REQUEST_RATE).retry_after(wait))
     }
 
+    /// The state of its request rate, if it has one.
+    fn rate(&self, now: MonotonicTime) -> Option<RateState> {
+        let (pace, rate) = self.pace?;
+        let (remaining, until_whole) = pace.room(self.load.due_ns.load(Ordering::Relaxed), now);
+        Some(RateState { limit: rate.burst.max(1).into(), remaining, until_whole, rate })
+    }
+
     fn give_back_pace(&self) {
         if let Some((pace, _)) = self.pace {
             let back = |due_ns| Some(pace.give_back(due_ns));
@@ -166,6 +186,12 @@ impl Gate {
 }
 
 impl TenantGate {
+    /// The request rate with the least left, of the tenant's and of a narrower gate's.
+    pub(crate) fn rate(&self, narrow: &NarrowGates, now: MonotonicTime) -> Option<RateState> {
+        let gates = std::iter::once(&self.gate).chain(narrow.iter().map(|gate| &**gate));
+        gates.filter_map(|gate| gate.rate(now)).min_by_key(|state| state.remaining)
+    }
+
     /// A tenant's gate: its settings over the configuration's defaults, never beyond what the server can take at all.
     pub(crate) fn new(settings: &ShareSettings, limits: &Limits, load: Arc<TenantLoad>) -> Self {
         let mut gate = Gate::new("this tenant", settings, Arc::clone(&load.load));
@@ -280,6 +306,21 @@ impl Permit {
             }
         }
         Ok(())
+    }
+
+    /// Enters a gate that was not known at admission.
+    ///
+    /// # Errors
+    /// 413 beyond its largest body, 429 beyond its other limits.
+    pub(crate) fn enter(&mut self, gate: Arc<Gate>, now: MonotonicTime) -> Result<(), ServiceError> {
+        gate.check_body(self.body_bytes)?;
+        gate.enter(&self.tenant.load)?;
+        self.narrow.push(gate);
+        let Some((last, before)) = self.narrow.split_last() else { return Ok(()) };
+        last.keep_pace(now).inspect_err(|_| {
+            self.tenant.gate.give_back_pace();
+            before.iter().for_each(|gate| gate.give_back_pace());
+        })
     }
 
     /// Counts more bytes of a body whose length was not announced, or that grew by decompression.

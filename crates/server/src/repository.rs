@@ -45,7 +45,7 @@ impl Server {
         entries
     }
 
-    /// Has a model's deployed version loaded for the caller, and waits until it is. The load is charged to him, like the one
+    /// Has a model's deployed version loaded for the caller, or the stages of a chain, and waits until it is. The load is charged to him, like the one
     /// that a first request waits for. `timeout`: from the request's arrival; absent: as for inferences.
     ///
     /// # Errors
@@ -59,16 +59,27 @@ impl Server {
     ) -> Result<(), ServiceError> {
         let (routed, version) = self.deployed(principal, model)?;
         let servable = version.servable(model)?;
-        let wanted = Wanted {
-            placement: self.placement(principal, &routed, servable),
-            tenant: principal.tenant,
-            deployment: routed.deployment.id,
-            key: Some(principal.key),
+        let stages = match servable.chain() {
+            None => vec![(Arc::clone(&routed), Arc::clone(&version))],
+            Some(chain) => chain.stages.iter().map(|stage| self.stage(&routed, stage)).collect::<Result<_, _>>()?,
+        };
+        let load = async {
+            for (of, stage) in &stages {
+                let servable = stage.servable(model)?;
+                let wanted = Wanted {
+                    placement: self.placement(principal, of, servable),
+                    tenant: principal.tenant,
+                    deployment: routed.deployment.id,
+                    key: Some(principal.key),
+                };
+                self.node.warm(wanted).await.map_err(|error| refusal(error, model, &version))?;
+            }
+            Ok(())
         };
         let timeout = timeout.unwrap_or(self.limits.max_timeout).min(self.limits.max_timeout);
         let left = permit.arrived().saturating_add(timeout).saturating_since(self.node.now());
-        match tokio::time::timeout(left, self.node.warm(wanted)).await {
-            Ok(warmed) => warmed.map_err(|error| refusal(error, model, &version)),
+        match tokio::time::timeout(left, load).await {
+            Ok(loaded) => loaded,
             Err(_) => {
                 let text = format!("model `{model}` was not loaded before the request's time ran out; it may be still");
                 Err(ServiceError::new(ErrorCode::DeadlineExceeded, text).because(reason::DEADLINE))

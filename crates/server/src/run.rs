@@ -11,7 +11,8 @@ use tenantry_node::{Answer, ServeError, Submission, Timing};
 use tenantry_types::model::{Chain, Stage, StateFact};
 use tenantry_types::tensor::element_count;
 use tenantry_types::{
-    DeploymentId, Dim, ErrorCode, Inputs, ModelRef, MonotonicTime, RequestId, ServiceError, Shape, Signature, Tensor,
+    DeploymentId, Dim, ErrorCode, Inputs, ModelRef, MonotonicTime, Priority, RequestId, ServiceError, Shape, Signature,
+    Tensor,
 };
 
 use crate::inputs::{self, Wanted};
@@ -26,6 +27,7 @@ pub(crate) struct Call<'a> {
     /// Whose flow it is in.
     pub(crate) deployment: DeploymentId,
     pub(crate) deadline: MonotonicTime,
+    pub(crate) priority: Priority,
     pub(crate) sequence: Option<SequenceCall>,
 }
 
@@ -115,6 +117,7 @@ impl Server {
             deadline: Some(call.deadline),
             // An inference has no effect but its answer, so running it twice harms nobody.
             abortable: true,
+            priority: call.priority,
         };
         let answer = self.node.submit(submission).await;
         answer.map_err(|error: ServeError| crate::infer::refusal(error, subject.shown, subject.version))
@@ -170,7 +173,7 @@ impl Server {
     }
 
     /// A stage's version, which its chain's owner may use. Its number was fixed when the chain was registered.
-    fn stage(
+    pub(crate) fn stage(
         &self,
         chain: &RoutedModel,
         stage: &Stage,

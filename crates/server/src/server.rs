@@ -12,7 +12,7 @@ use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
 use tenantry_store::{OpenError, ReadError, Store, WriteError};
-use tenantry_types::{ErrorCode, ModelRef, ReplicaId, RequestId, ServiceError, TenantId};
+use tenantry_types::{ErrorCode, ModelRef, MonotonicTime, ReplicaId, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -21,7 +21,7 @@ use crate::audit::PendingIncidents;
 use crate::bootstrap::BootstrapError;
 use crate::cache::ResponseCache;
 use crate::config::Limits;
-use crate::limits::{NarrowGates, ServerLoad, reason};
+use crate::limits::{Gate, NarrowGates, RateState, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::sequences::Sequences;
@@ -199,6 +199,32 @@ impl Server {
         outcome.inspect_err(|error| self.count_refusal(principal, error))
     }
 
+    /// Holds a request that was admitted without its model to the bounds of that model's deployment.
+    ///
+    /// # Errors
+    /// 503 where its workers would be kept apart less well than is demanded, 413 and 429 beyond the deployment's limits.
+    pub fn narrow(&self, principal: &Principal, permit: &mut Permit, model: &ModelRef) -> Result<(), ServiceError> {
+        let enter = |permit: &mut Permit| {
+            self.check_call(principal, model)?;
+            match self.deployment_gate(principal, model) {
+                Some(gate) => permit.enter(gate, self.node.now()),
+                None => Ok(()),
+            }
+        };
+        enter(permit).inspect_err(|error| self.count_refusal(principal, error))
+    }
+
+    /// How much is left of the request rate of the caller's tenant or key, whichever has less left; none where neither has
+    /// one.
+    pub fn request_rate(&self, principal: &Principal) -> Option<RateState> {
+        principal.routed().gate.rate(&self.key_gate(principal), self.node.now())
+    }
+
+    /// The time since the server started: for measuring durations.
+    pub fn now(&self) -> MonotonicTime {
+        self.node.now()
+    }
+
     fn take_place(
         &self,
         principal: &Principal,
@@ -223,18 +249,20 @@ impl Server {
         }
     }
 
-    /// The gates of the deployment and the key. The table is asked only where the tenant has settings for a deployment.
+    /// The gates of the deployment and the key.
     fn narrow_gates(&self, principal: &Principal, model: &ModelRef) -> NarrowGates {
+        self.deployment_gate(principal, model).into_iter().chain(self.key_gate(principal)).collect()
+    }
+
+    /// The table is asked only where the tenant has settings for a deployment.
+    fn deployment_gate(&self, principal: &Principal, model: &ModelRef) -> Option<Arc<Gate>> {
         let tenant = principal.routed();
-        let mut gates = NarrowGates::new();
-        if !tenant.deployments.is_empty() {
-            let routing = self.routing.load();
-            let model = routing.model(principal.tenant, &principal.tenant_name, model).ok();
-            let share = model.and_then(|model| tenant.deployments.get(&model.deployment.id));
-            gates.extend(share.map(|share| Arc::clone(&share.gate)));
+        if tenant.deployments.is_empty() {
+            return None;
         }
-        gates.extend(self.key_gate(principal));
-        gates
+        let routing = self.routing.load();
+        let model = routing.model(principal.tenant, &principal.tenant_name, model).ok()?;
+        tenant.deployments.get(&model.deployment.id).map(|share| Arc::clone(&share.gate))
     }
 
     fn key_gate(&self, principal: &Principal) -> NarrowGates {

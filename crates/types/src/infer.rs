@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use crate::{DataType, ModelRef, Shape};
@@ -118,6 +119,41 @@ pub enum ParameterValue {
 /// Parameters in the order they came.
 pub type Parameters = Vec<(String, ParameterValue)>;
 
+/// How urgent a request is among the caller's own: 1 goes first, [`Priority::LEVELS`] last. It means nothing to others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// How many levels there are.
+    pub const LEVELS: u8 = 9;
+
+    /// Of what a client says: 0, and what is beyond the levels, is the default, as in Triton.
+    pub fn from_client(level: u64) -> Self {
+        match u8::try_from(level) {
+            Ok(level @ 1..=Self::LEVELS) => Self(level),
+            _ => Self::default(),
+        }
+    }
+
+    /// From 1 to [`Priority::LEVELS`].
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+
+    /// Whether it is what a request has whose client says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Priority {
+    /// In the middle, so that some can be less urgent, too.
+    fn default() -> Self {
+        Self(Self::LEVELS.div_ceil(2))
+    }
+}
+
 /// A request's inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inputs {
@@ -151,9 +187,25 @@ pub struct InferRequest {
     pub outputs: Vec<OutputRequest>,
     /// How long the client will wait, from arrival.
     pub timeout: Option<Duration>,
+    /// Its place among the caller's own requests.
+    pub priority: Priority,
 }
 
 impl InferRequest {
+    /// A request for every output of the deployed version, with nothing else to it.
+    pub fn new(model: ModelRef, inputs: Inputs) -> Self {
+        Self {
+            model,
+            version: None,
+            id: None,
+            parameters: Vec::new(),
+            inputs,
+            outputs: Vec::new(),
+            timeout: None,
+            priority: Priority::default(),
+        }
+    }
+
     /// Bytes of tensor data, as queues count them.
     pub fn data_bytes(&self) -> usize {
         match &self.inputs {
@@ -186,6 +238,14 @@ mod tests {
             payload.push(Bytes::from_static(part.as_bytes()));
         }
         payload
+    }
+
+    #[test]
+    fn a_client_without_a_word_is_in_the_middle() {
+        let level = |client: u64| Priority::from_client(client).level();
+        assert_eq!((level(1), level(9)), (1, 9));
+        assert_eq!([level(0), level(10), level(256 + 1), level(u64::MAX)], [5; 4]);
+        assert!(Priority::from_client(5).is_default());
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub use id::{
     BatchId, DeploymentId, KeyId, ModelId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId,
     VersionId, WorkerId,
 };
-pub use infer::{InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Tensor};
+pub use infer::{
+    InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Priority, Tensor,
+};
 pub use level::Level;
 pub use name::{ModelName, ModelRef, OrganisationName, TenantName};
 pub use share::{ShareSettings, ShareSubject};

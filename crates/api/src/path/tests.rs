@@ -1,4 +1,5 @@
 use super::*;
+use crate::openai::OpenAiCall;
 
 fn model<'a>(name: &'a str, version: Option<&'a str>, action: ModelAction) -> Option<V2Path<'a>> {
     Some(V2Path::Model(ModelPath { model: name.into(), version: version.map(Cow::Borrowed), action }))
@@ -6,7 +7,7 @@ fn model<'a>(name: &'a str, version: Option<&'a str>, action: ModelAction) -> Op
 
 #[test]
 fn every_path_of_the_protocol_has_one_reading() {
-    use ModelAction::{Config, Infer, Load, Metadata, Ready, Unimplemented, Unload};
+    use ModelAction::{Config, Generate, GenerateStream, Infer, Load, Metadata, Ready, Unimplemented, Unload};
     let cases = [
         ("/v2", Some(V2Path::Server)),
         ("/v2/", Some(V2Path::Server)),
@@ -29,7 +30,8 @@ fn every_path_of_the_protocol_has_one_reading() {
         ("/v2/models/m/config", model("m", None, Config)),
         ("/v2/models/m/stats", model("m", None, Unimplemented)),
         ("/v2/models/o/m/trace/setting", model("o/m", None, Unimplemented)),
-        ("/v2/models/m/generate_stream", model("m", None, Unimplemented)),
+        ("/v2/models/m/generate", model("m", None, Generate)),
+        ("/v2/models/o/m/versions/3/generate_stream", model("o/m", Some("3"), GenerateStream)),
         ("/v2/repository/index", Some(V2Path::Index)),
         ("/v2/repository/models/m/load", model("m", None, Load)),
         ("/v2/repository/models/o/m/unload", model("o/m", None, Unload)),
@@ -79,12 +81,16 @@ fn v1<'a>(name: &'a str, version: Option<&'a str>, action: V1Action) -> Option<V
 #[test]
 fn every_path_under_v1_has_one_reading() {
     use V1Action::{Metadata, Predict, Refused, Status};
+    let openai = |call| Some(V1Path::OpenAi(call));
     let cases = [
-        ("/v1/models", Some(V1Path::Models)),
-        ("/v1/models/", Some(V1Path::Models)),
-        ("/v1/models/m", v1("m", None, Status)),
-        ("/v1/models/o/m", v1("o/m", None, Status)),
-        ("/v1/models/o%2Fm", v1("o/m", None, Status)),
+        ("/v1/models", openai(OpenAiCall::Models)),
+        ("/v1/models/", openai(OpenAiCall::Models)),
+        ("/v1/models/m", openai(OpenAiCall::Model("m".into()))),
+        ("/v1/models/o/m", openai(OpenAiCall::Model("o/m".into()))),
+        ("/v1/models/o%2Fm", openai(OpenAiCall::Model("o/m".into()))),
+        ("/v1/embeddings", openai(OpenAiCall::Embeddings)),
+        ("/v1/chat/completions", openai(OpenAiCall::Completions)),
+        ("/v1/completions", openai(OpenAiCall::Completions)),
         ("/v1/models/m/versions/3", v1("m", Some("3"), Status)),
         ("/v1/models/m/labels/best", v1("m", Some("best"), Status)),
         ("/v1/models/o/m/labels/best/metadata", v1("o/m", Some("best"), Metadata)),
@@ -104,6 +110,8 @@ fn every_path_under_v1_has_one_reading() {
     for path in [
         "/v1",
         "/v1/other",
+        "/v1/embeddings/",
+        "/v1/chat",
         "/v1/modelss",
         "/v1/models//",
         "/v1/models/m/",
@@ -136,4 +144,11 @@ fn two_segments_after_predictions_are_model_and_version() {
     for (path, expected) in cases {
         assert_eq!(parse_predictions(path), expected, "{path}");
     }
+}
+
+#[test]
+fn the_prefix_of_openais_api_may_be_there() {
+    assert_eq!(without_openai_prefix("/openai/v1/models"), Some("/v1/models"));
+    assert_eq!(without_openai_prefix("/v1/models"), None);
+    assert_eq!(without_openai_prefix("/openai/v2"), None);
 }

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use super::{Segments, decoded, split_model};
+use crate::openai::OpenAiCall;
 
 /// What a path under `/v1` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum V1Path<'a> {
-    /// `/v1/models`: the models the caller may use.
-    Models,
+    /// What OpenAI's clients ask, and others beside them; errors have their form.
+    OpenAi(OpenAiCall<'a>),
     /// Something of one model.
     Model(V1ModelPath<'a>),
 }
@@ -39,10 +40,13 @@ pub(crate) enum V1Action {
 
 /// Reads a path; `None` if it names nothing.
 pub(crate) fn parse_v1(path: &str) -> Option<V1Path<'_>> {
-    let rest = path.strip_prefix("/v1/models")?;
-    if rest.is_empty() || rest == "/" {
-        return Some(V1Path::Models);
+    match path {
+        "/v1/models" | "/v1/models/" => return Some(V1Path::OpenAi(OpenAiCall::Models)),
+        "/v1/embeddings" => return Some(V1Path::OpenAi(OpenAiCall::Embeddings)),
+        "/v1/chat/completions" | "/v1/completions" => return Some(V1Path::OpenAi(OpenAiCall::Completions)),
+        _ => {}
     }
+    let rest = path.strip_prefix("/v1/models")?;
     let mut segments = decoded(rest.strip_prefix('/')?.split('/'))?;
     let verb = take_verb(&mut segments);
     let (model, rest) = split_model(&segments)?;
@@ -59,7 +63,15 @@ pub(crate) fn parse_v1(path: &str) -> Option<V1Path<'_>> {
         ([], Some("explain")) => V1Action::Refused("explain"),
         _ => return None,
     };
-    Some(V1Path::Model(V1ModelPath { model, version, action }))
+    Some(match (&version, action) {
+        (None, V1Action::Status) => V1Path::OpenAi(OpenAiCall::Model(model)),
+        _ => V1Path::Model(V1ModelPath { model, version, action }),
+    })
+}
+
+/// The path under `/v1` that a path under KServe's prefix for OpenAI's API stands for.
+pub(crate) fn without_openai_prefix(path: &str) -> Option<&str> {
+    path.strip_prefix("/openai").filter(|rest| rest.starts_with("/v1/"))
 }
 
 /// Takes `:verb` off the last segment. No name has a colon.

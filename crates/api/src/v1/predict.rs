@@ -31,7 +31,7 @@ async fn serve(
     let Call { principal, id, model, version } = call;
     let flow = Flow::admit(edge, principal, id, &model, request)?;
     // A model there is not is refused before its body is read, too.
-    let Resolved { version, signature } = flow.resolve(&model, version.as_deref())?;
+    let Resolved { version, signature, .. } = flow.resolve(&model, version.as_deref())?;
     let (decoded, Predict { inputs, format }) = flow
         .decode(LONG_JSON_BYTES, move |body| {
             decode(&signature, &body.to_contiguous()).map_err(|error| ServiceError::invalid(error.to_string()))
@@ -42,15 +42,7 @@ async fn serve(
 
 /// A request for every output, with nothing else to it.
 pub(super) fn request_to(model: ModelRef, version: String, inputs: Inputs) -> InferRequest {
-    InferRequest {
-        model,
-        version: Some(version),
-        id: None,
-        parameters: Vec::new(),
-        inputs,
-        outputs: Vec::new(),
-        timeout: None,
-    }
+    InferRequest { version: Some(version), ..InferRequest::new(model, inputs) }
 }
 
 impl Encode for PredictFormat {

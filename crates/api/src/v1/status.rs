@@ -73,7 +73,7 @@ impl From<VersionStatus> for ModelVersionStatus {
 }
 
 /// The models the caller may use.
-pub(super) fn models(edge: &Edge, principal: &Principal) -> Reply {
+pub(crate) fn models(edge: &Edge, principal: &Principal) -> Reply {
     let summaries = edge.server.models(principal);
     let data = |summary: &ModelSummary| OpenAiModel::new(&summary.name, summary.owner.as_str(), summary.created_ms);
     let models = summaries.iter().map(|summary| summary.name.to_string()).collect();
@@ -81,7 +81,7 @@ pub(super) fn models(edge: &Edge, principal: &Principal) -> Reply {
 }
 
 /// How a model is, and all its versions or the one asked for.
-pub(super) fn model(
+pub(crate) fn model(
     edge: &Edge,
     principal: &Principal,
     model: &ModelRef,

@@ -39,7 +39,7 @@ pub(super) async fn predictions(edge: &Edge, call: Call, request: Request<Incomi
         Kind::Bytes => {
             let Call { principal, id, model, version } = call;
             let flow = Flow::admit(edge, principal, id, &model, request)?;
-            let Resolved { version, signature } = flow.resolve(&model, version.as_deref())?;
+            let Resolved { version, signature, .. } = flow.resolve(&model, version.as_deref())?;
             let format = PredictFormat::instance_of(&signature);
             let (decoded, body) = flow.decode(LONG_BINARY_BYTES, Ok).await?;
             decoded.answer(request_to(model, version, Inputs::Raw(body)), format).await

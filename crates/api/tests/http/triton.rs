@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tenantry_types::testing::onnx;
+use tenantry_types::{DataType, Dim};
 
 use crate::support::{Answer, Running};
 
@@ -123,4 +124,54 @@ async fn a_model_that_has_work_is_not_unloaded() {
     assert_eq!(refused.status, 409);
     assert!(refused.error().contains("has work"), "{refused:?}");
     assert_eq!(busy.answer().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generate_takes_inputs_by_name_and_answers_whole_or_as_an_event() {
+    let running = Running::start().await;
+    let (admin, invoker) = running.tenant("acme").await;
+    running.push("acme", "count", &admin, &onnx::counting_loop()).await;
+    let rows = [Dim::Named("n".to_owned()), Dim::Fixed(1)];
+    running.push("acme", "echo", &admin, &onnx::identity(DataType::Bytes, &rows)).await;
+    let body = json!({ "id": "mine", "count": 7, "parameters": { "timeout": 20_000_000 } });
+    let answer = running.post("/v2/models/count/generate", &invoker, &body).await;
+    let expected = json!({ "model_name": "count", "model_version": "1", "id": "mine", "total": 7 });
+    assert_eq!((answer.status, answer.json()), (200, expected), "{answer:?}");
+    let answer = running.post("/v2/models/echo/versions/1/generate_stream", &invoker, &json!({ "x": "hé\n" })).await;
+    assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"), "{answer:?}");
+    let event = String::from_utf8(answer.body.clone()).unwrap();
+    let data = event.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+    let data: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data, json!({ "model_name": "echo", "model_version": "1", "y": "hé\n" }));
+    let answer = running.post("/v2/models/echo/generate", &invoker, &json!({ "x": [["a"], ["b"]] })).await;
+    assert_eq!(answer.json()["y"], json!(["a", "b"]));
+
+    // Before anything has run, an error is an error, for a stream too.
+    for (path, body, status) in [
+        ("/v2/models/count/generate", json!({}), 400),
+        ("/v2/models/count/generate_stream", json!({ "count": "x" }), 400),
+        ("/v2/models/nothing/generate_stream", json!({}), 404),
+        ("/v2/models/count/generate", json!({ "count": 1, "parameters": { "timeout": 1 } }), 504),
+    ] {
+        let answer = running.post(path, &invoker, &body).await;
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some("application/json")), "{path}");
+        answer.error();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_generate_call_cancels_it() {
+    let running = Running::start().await;
+    let (admin, invoker) = running.tenant("acme").await;
+    running.push("acme", "count", &admin, &onnx::counting_loop()).await;
+    let mut leaving = running.connect().await;
+    let path = "/v2/models/count/generate_stream";
+    leaving.send("POST", path, Some(&invoker), &[], br#"{"count": 2000000}"#).await;
+    while running.get("/admin/v1/status", &running.admin_key).await.json()["running_batches"] != 1 {}
+    drop(leaving);
+    let answer = running.post("/v2/models/count/generate", &invoker, &json!({ "count": 1 })).await;
+    assert_eq!((answer.status, &answer.json()["total"]), (200, &json!(1)), "{answer:?}");
+    let metrics = running.server.metrics_text();
+    let is_cancelled = |line: &str| line.starts_with("tenantry_requests_total") && line.contains("code=\"cancelled\"");
+    assert!(metrics.lines().any(is_cancelled), "{metrics}");
 }

@@ -126,9 +126,27 @@ impl Running {
 
     /// Uploads a model file, makes a version of it and waits until it is registered.
     pub(crate) async fn push(&self, owner: &str, model: &str, key: &str, file: &[u8]) -> Value {
-        let uploaded = self.send("POST", &format!("/admin/v1/tenants/{owner}/artefacts"), Some(key), &[], file).await;
+        self.push_as(owner, model, key, file, "model.onnx").await
+    }
+
+    /// The same for several files in an archive.
+    pub(crate) async fn push_files(&self, owner: &str, model: &str, key: &str, files: &[(&str, &[u8])]) -> Value {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, *content).unwrap();
+        }
+        self.push_as(owner, model, key, &archive.into_inner().unwrap(), "model.tar").await
+    }
+
+    async fn push_as(&self, owner: &str, model: &str, key: &str, file: &[u8], name: &str) -> Value {
+        let uploaded = self
+            .send("POST", &format!("/admin/v1/tenants/{owner}/artefacts?filename={name}"), Some(key), &[], file)
+            .await;
         assert_eq!(uploaded.status, 201, "{uploaded:?}");
-        let new = serde_json::json!({ "artefact": uploaded.json()["digest"], "filename": "model.onnx" });
+        let new = serde_json::json!({ "artefact": uploaded.json()["digest"], "filename": name });
         let path = format!("/admin/v1/tenants/{owner}/models/{model}/versions");
         let created = self.post(&path, key, &new).await;
         assert_eq!(created.status, 202, "{created:?}");

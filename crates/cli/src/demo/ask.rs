@@ -145,13 +145,8 @@ fn private(stage: &Stage) -> Result<Private> {
 /// A request for outputs by name; none means all.
 pub(super) fn request(model: &str, inputs: Vec<Tensor>, outputs: &[&str]) -> Result<InferRequest> {
     Ok(InferRequest {
-        model: model.parse()?,
-        version: None,
-        id: None,
-        parameters: Vec::new(),
-        inputs: Inputs::Named(inputs),
         outputs: outputs.iter().map(|name| OutputRequest { name: (*name).to_owned() }).collect(),
-        timeout: None,
+        ..InferRequest::new(model.parse()?, Inputs::Named(inputs))
     })
 }
 

@@ -7,8 +7,8 @@ use smallvec::{SmallVec, smallvec};
 use tenantry_types::model::EngineOptions;
 use tenantry_types::testing::{cache, onnx};
 use tenantry_types::{
-    DataOwner, DataType, DeploymentId, PlacementId, RequestId, Signature, TaskId, TenantId, Tensor, TensorSpec,
-    TrustDomain, VersionId,
+    DataOwner, DataType, DeploymentId, PlacementId, Priority, RequestId, Signature, TaskId, TenantId, Tensor,
+    TensorSpec, TrustDomain, VersionId,
 };
 use tenantry_wire::ModelForm;
 
@@ -106,6 +106,7 @@ impl Bed {
             outputs: SmallVec::new(),
             deadline: None,
             abortable: true,
+            priority: Priority::default(),
         })
     }
 

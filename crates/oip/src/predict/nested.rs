@@ -17,8 +17,8 @@ use crate::elements::{self, Converted, end_of_text, end_of_word};
 type Convert = fn(&str, &mut Vec<u8>) -> Converted;
 
 /// A tensor in the making.
-pub(super) struct Gatherer<'s> {
-    pub(super) spec: &'s TensorSpec,
+pub(crate) struct Gatherer<'s> {
+    pub(crate) spec: &'s TensorSpec,
     convert: Convert,
     extents: SmallVec<[Option<u64>; 4]>,
     data: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Gatherer<'s> {
 
 impl<'s> Gatherer<'s> {
     /// An empty one; `text_bytes` bounds what is reserved for its data.
-    pub(super) fn new(spec: &'s TensorSpec, text_bytes: usize) -> Result<Self, NestedProblem> {
+    pub(crate) fn new(spec: &'s TensorSpec, text_bytes: usize) -> Result<Self, NestedProblem> {
         let convert = converter(spec.datatype).ok_or(NestedProblem::NoJsonForm(spec.datatype))?;
         let extents = spec.dims.iter().map(|_| None).collect();
         // An element and its comma take two bytes at least.
@@ -37,7 +37,7 @@ impl<'s> Gatherer<'s> {
     }
 
     /// Takes a value in that has all dimensions but the first `outer`.
-    pub(super) fn take(&mut self, json: &str, outer: usize) -> Result<(), NestedProblem> {
+    pub(crate) fn take(&mut self, json: &str, outer: usize) -> Result<(), NestedProblem> {
         let text = json.as_bytes();
         let rank = self.spec.dims.len();
         let mut counts: SmallVec<[u64; 8]> = SmallVec::new();
@@ -83,7 +83,7 @@ impl<'s> Gatherer<'s> {
     }
 
     /// The length of a list in a dimension; the first one says it for all.
-    pub(super) fn settle(&mut self, axis: usize, got: u64) -> Result<(), NestedProblem> {
+    pub(crate) fn settle(&mut self, axis: usize, got: u64) -> Result<(), NestedProblem> {
         match self.extents.get_mut(axis) {
             Some(extent @ None) => {
                 *extent = Some(got);
@@ -95,7 +95,7 @@ impl<'s> Gatherer<'s> {
     }
 
     /// The tensor. Dimensions of which no list was seen, inside of an empty one, are as the model has them.
-    pub(super) fn finish(self) -> Tensor {
+    pub(crate) fn finish(self) -> Tensor {
         let extents = self.extents.iter().zip(&self.spec.dims);
         let shape: Shape = extents
             .map(|(extent, dim)| match (extent, dim) {
@@ -183,7 +183,7 @@ fn text_or_base64(token: &str, out: &mut Vec<u8>) -> Converted {
 }
 
 /// Whether an object is bytes rather than values by name.
-pub(super) fn is_base64(json: &str) -> bool {
+pub(crate) fn is_base64(json: &str) -> bool {
     json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"b64\""))
 }
 
@@ -208,8 +208,14 @@ fn end_of_object(json: &[u8], at: usize) -> usize {
     end
 }
 
+/// How deep lists nest around the first element.
+pub(crate) fn depth(json: &str) -> usize {
+    let text = json.bytes().filter(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+    text.take_while(|byte| *byte == b'[').count()
+}
+
 /// The text with bare `NaN`, `Infinity` and `-Infinity` in quotes, so that it is JSON. Unchanged, as a rule.
-pub(super) fn quoted(json: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn quoted(json: &[u8]) -> Cow<'_, [u8]> {
     const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
     let first = json.iter().position(|byte| matches!(byte, b'N' | b'I')).and_then(|at| json.get(at..));
     if !first.is_some_and(|rest| rest.windows(3).any(|window| matches!(window, b"NaN" | b"Inf"))) {

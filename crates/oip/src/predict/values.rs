@@ -94,7 +94,7 @@ fn write_entry(json: &mut Vec<u8>, readers: &mut [Reader<'_>], outer: usize) -> 
 }
 
 /// A tensor that is read from its first element to its last.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     tensor: &'a Tensor,
     data: bytes::Bytes,
     at: usize,
@@ -102,7 +102,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(tensor: &'a Tensor) -> Result<Self, PredictError> {
+    pub(crate) fn new(tensor: &'a Tensor) -> Result<Self, PredictError> {
         let Tensor { name, datatype, shape, .. } = tensor;
         let malformed = || PredictError::Malformed { name: name.clone() };
         if matches!(datatype, DataType::Fp16 | DataType::Bf16) {
@@ -135,6 +135,14 @@ impl<'a> Reader<'a> {
     fn write(&mut self, json: &mut Vec<u8>, outer: usize) -> Result<(), PredictError> {
         let tensor = self.tensor;
         let dims = tensor.shape.get(outer..).unwrap_or_default();
+        self.write_dims(json, dims).ok_or_else(|| PredictError::Malformed { name: tensor.name.clone() })
+    }
+
+    /// Writes all of it as one list, or as a value if it is one.
+    pub(crate) fn write_flat(mut self, json: &mut Vec<u8>) -> Result<(), PredictError> {
+        let tensor = self.tensor;
+        let count = element_count(&tensor.shape).unwrap_or_default();
+        let dims: &[u64] = if count == 1 { &[] } else { &[count] };
         self.write_dims(json, dims).ok_or_else(|| PredictError::Malformed { name: tensor.name.clone() })
     }
 

@@ -120,13 +120,12 @@ fn any_request() -> impl Strategy<Value = (InferRequest, ReplyFormat)> {
     )
         .prop_map(|(inputs, parameters, id, timeout_us, outputs, default)| {
             let request = InferRequest {
-                model: "m".parse().unwrap(),
-                version: None,
                 id,
                 parameters: parameters.into_iter().collect(),
-                inputs: Inputs::Named(inputs),
                 outputs: outputs.keys().map(|name| OutputRequest { name: name.clone() }).collect(),
                 timeout: timeout_us.map(std::time::Duration::from_micros),
+                priority: tenantry_types::Priority::from_client(timeout_us.unwrap_or(0) % 11),
+                ..InferRequest::new("m".parse().unwrap(), Inputs::Named(inputs))
             };
             (request, ReplyFormat { default, outputs: outputs.values().copied().collect() })
         })

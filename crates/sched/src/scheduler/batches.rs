@@ -35,8 +35,37 @@ impl Owed {
 }
 
 impl Scheduler {
+    /// What runs by a reservation is picked in the order of its tags, which is that of arrival. Where its flow has something
+    /// more urgent in the same line, the two exchange their tags: as if they had come in each other's place. What it puts in
+    /// front has no more rows of the same shape than what was there, so nothing that is reserved is later for it but that
+    /// task.
+    fn in_turn(&mut self, pick: Pick) -> Pick {
+        let of_line = self.lines.get(pick.line).filter(|line| pick.phase == Phase::Reserved && line.has_priorities());
+        let Some((turn, _)) = of_line.and_then(|line| line.head_of(pick.flow)) else { return pick };
+        let sequence = turn.order.sequence;
+        let (Some(first), Some(picked)) = (self.waiting.get(&sequence), self.waiting.get(&pick.sequence)) else {
+            return pick;
+        };
+        let (Some(tag), Some(earlier)) = (first.tag, picked.tag) else { return pick };
+        let is_urgent = first.task.priority < picked.task.priority;
+        if !is_urgent || tag.reserve != earlier.reserve || first.task.rows > picked.task.rows {
+            return pick;
+        }
+        let place = first.task.place;
+        let is_served = self.is_served(place);
+        for (sequence, old, new) in [(sequence, tag, earlier), (pick.sequence, earlier, tag)] {
+            self.reserves.take(old, sequence, place);
+            self.reserves.push(new, sequence, place, is_served);
+            if let Some(waiting) = self.waiting.get_mut(&sequence) {
+                waiting.tag = Some(new);
+            }
+        }
+        Pick { sequence, ..pick }
+    }
+
     /// Starts the batch of what was picked on a slot.
     pub(super) fn start(&mut self, pick: Pick, slot: SlotId) -> Option<Decision> {
+        let pick = self.in_turn(pick);
         let chosen = self.fill(pick, slot);
         let is_kept = self.policy == Policy::Fair && self.is_kept(pick, slot, &chosen);
         match self.policy {

@@ -5,7 +5,7 @@ use tenantry_types::{SlotId, WorkerId};
 
 use crate::admission::Policy;
 use crate::event::{Decision, Phase};
-use crate::queue::{Line, LineId, Sequence};
+use crate::queue::{Line, LineId, Member, Order, Sequence, Turn};
 use crate::reserve::{Reserve, ReserveId};
 use crate::scheduler::queues::MOST_EXPECTED_NS;
 use crate::scheduler::{Scheduler, Waiting, nanos};
@@ -37,6 +37,24 @@ pub(super) struct Pick {
     pub(super) flow: NodeId,
     pub(super) worker: WorkerId,
     pub(super) phase: Phase,
+}
+
+/// How many seats each flow has had in a batch.
+#[derive(Default)]
+struct Seats(SmallVec<[(NodeId, usize); 8]>);
+
+impl Seats {
+    /// The flow's next task by turn.
+    fn next(&mut self, line: &Line, flow: NodeId) -> Option<(Order, Member)> {
+        let known = self.0.iter().position(|(known, _)| *known == flow).unwrap_or_else(|| {
+            self.0.push((flow, 0));
+            self.0.len() - 1
+        });
+        let (_, taken) = self.0.get_mut(known)?;
+        let (turn, member) = line.nth_of(flow, *taken)?;
+        *taken += 1;
+        Some((turn.order, member))
+    }
 }
 
 /// The tasks of a batch, the one it is made for first.
@@ -133,9 +151,9 @@ impl Scheduler {
     /// The next by virtual time, from a node down: the first whose worker is idle.
     fn descend(&self, id: NodeId) -> Option<Pick> {
         let node = self.tree.get(id)?;
-        let own = node.heads.iter().find_map(|&(order, line)| {
+        let own = node.heads.iter().find_map(|&(turn, line)| {
             let worker = self.is_due(line).then(|| self.idle_worker(line))??;
-            Some(Pick { sequence: order.sequence, line, flow: id, worker, phase: Phase::Shared })
+            Some(Pick { sequence: turn.order.sequence, line, flow: id, worker, phase: Phase::Shared })
         });
         own.or_else(|| node.next_children().find_map(|child| self.descend(child)))
     }
@@ -301,12 +319,12 @@ impl Scheduler {
         // is small, which makes it keep up even less. One that gives such a task up for the many behind it serves more of
         // its own. It is only ever its own task that it gives up, and only of a caller without a promise.
         if pick.phase == Phase::Shared && anchor.tag.is_none() {
-            let later = line.members_of(pick.flow).filter(|(order, _)| order.sequence != pick.sequence);
-            for (order, _) in later.take(SKIPS) {
+            let later = line.members_of(pick.flow).filter(|(turn, _)| turn.order.sequence != pick.sequence);
+            for (turn, _) in later.take(SKIPS) {
                 if !limited {
                     break;
                 }
-                let (other, still) = self.company(pick, line, order.sequence, max_rows, room_ns);
+                let (other, still) = self.company(pick, line, turn.order.sequence, max_rows, room_ns);
                 if other.len() >= best.len() * 2 {
                     best = other;
                 }
@@ -349,9 +367,9 @@ impl Scheduler {
             with < max_rows
         };
         // Whose turn it is fills the batch first; where that leaves room, the others in order of the line.
-        let from = anchor.order;
-        for (order, member) in line.members_of(pick.flow).filter(|&(order, _)| order > from) {
-            if !join(order.sequence, member.rows, &mut chosen) {
+        let from = Turn { key: anchor.turn_key, order: anchor.order };
+        for (turn, member) in line.members_of(pick.flow).filter(|&(turn, _)| turn > from) {
+            if !join(turn.order.sequence, member.rows, &mut chosen) {
                 return (chosen, limited);
             }
         }
@@ -360,7 +378,12 @@ impl Scheduler {
         // Each flow is looked up once, however many of its tasks come in a row.
         let mut last: Option<(NodeId, bool)> = None;
         let group = self.tree.group_of(anchor.task.tenant);
+        let mut seats = Seats::default();
         for (order, member) in line.members().take(lookahead).filter(|(_, member)| member.flow != pick.flow) {
+            // A flow's seats are where the line has its tasks; who takes them is by turn.
+            let (order, member) =
+                if line.has_priorities() { seats.next(line, member.flow) } else { Some((order, member)) }
+                    .unwrap_or((order, member));
             let may = match last {
                 Some((flow, may)) if flow == member.flow => may,
                 _ => self.is_of(member.flow, group) && self.tree.is_within(member.flow, window),

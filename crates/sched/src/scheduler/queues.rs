@@ -1,7 +1,7 @@
 //! Into the queue and out of it: every structure a waiting task is in, changed in one place.
 
 use smallvec::SmallVec;
-use tenantry_types::{MonotonicTime, TaskId};
+use tenantry_types::{MonotonicTime, Priority, TaskId};
 
 use crate::admission::Policy;
 use crate::queue::{Kin, LineId, Member, Order, Sequence, release};
@@ -13,6 +13,9 @@ use crate::tree::{Key, NodeId};
 
 /// The most a task is taken to cost, an hour: sums over all that can wait stay far from their ends, whatever is claimed.
 pub(super) const MOST_EXPECTED_NS: u64 = 3_600_000_000_000;
+
+/// The time a task without a deadline is taken to have when its priority is weighed, a minute.
+const UNDATED_SPAN_NS: u64 = 60_000_000_000;
 
 /// What a task is expected to take alone, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,7 @@ impl Scheduler {
             task,
             arrival: self.now,
             order: Order { key: 0, sequence },
+            turn_key: 0,
             flow: 0,
             line: 0,
             cost_ns: 0,
@@ -60,6 +64,24 @@ impl Scheduler {
             was_aborted: false,
             is_alone: false,
         }));
+    }
+
+    /// By what a task's turn in its flow is found; `key` is the key of its order.
+    ///
+    /// A task takes its turn as if it had been given so many fifths of its time as its priority says: five by default, one
+    /// where it is most urgent. So it passes those of its flow that came up to four fifths of that time before it, and
+    /// nobody is passed for ever: what comes when most of a task's time is over goes behind it.
+    fn turn_key(&self, task: &Task, arrival: MonotonicTime, key: u64) -> u64 {
+        if self.policy != Policy::Fair || task.priority.is_default() {
+            return key;
+        }
+        let (level, middle) = (u64::from(task.priority.level()), u64::from(Priority::default().level()));
+        let is_dated = key != u64::MAX;
+        if !is_dated && level > middle {
+            return key;
+        }
+        let span_ns = if is_dated { key.saturating_sub(arrival.as_nanos()) } else { UNDATED_SPAN_NS };
+        arrival.as_nanos().saturating_add((span_ns / middle).saturating_mul(level))
     }
 
     /// Into the queue, by its sequence.
@@ -102,6 +124,7 @@ impl Scheduler {
             let latest = deadline.saturating_sub(certain);
             MonotonicTime::from_nanos(if certain == 0 { latest } else { latest.saturating_add(1) })
         });
+        let turn_key = self.turn_key(task, waiting.arrival, key);
         let (place, bytes) = (task.place, task.bytes);
         self.backlog.enter(task, std::time::Duration::from_nanos(expected.median));
         let kin = if waiting.is_alone { Kin::Alone(sequence) } else { Kin::Shape(task.shape) };
@@ -112,6 +135,7 @@ impl Scheduler {
         }
         let member = Member {
             flow,
+            turn_key,
             rows: task.rows.max(1),
             release: release(task, expected.upper, waiting.arrival, batching),
             rank,
@@ -129,7 +153,8 @@ impl Scheduler {
             self.reserves.push(tag, sequence, place, is_served);
         }
         self.tree.count_queued(flow, bytes, expected.median, true);
-        (waiting.order, waiting.flow, waiting.line) = (order, flow, line);
+        (waiting.order, waiting.turn_key) = (order, member.turn_key);
+        (waiting.flow, waiting.line) = (flow, line);
         (waiting.cost_ns, waiting.upper_ns, waiting.give_up) = (expected.median, expected.upper, give_up);
         self.settle_line(line);
         self.publish(line, flow);
@@ -255,30 +280,30 @@ impl Scheduler {
     pub(super) fn publish(&mut self, line: LineId, flow: NodeId) {
         let head = self.lines.get(line).filter(|known| self.is_served(known.place)).and_then(|line| line.head_of(flow));
         let known = self.heads.get(&(line, flow)).copied();
-        if known.map(|known| (known.order, known.rank)) == head.map(|(order, member)| (order, member.rank)) {
+        if known.map(|known| (known.turn, known.rank)) == head.map(|(turn, member)| (turn, member.rank)) {
             return;
         }
-        if let Some(Head { group, rank, order }) = known {
+        if let Some(Head { group, rank, turn }) = known {
             if self.is_ranked(rank) {
-                self.ranked.remove(&(group, rank, order, line, flow));
+                self.ranked.remove(&(group, rank, turn.order, line, flow));
             }
             if let Some(node) = self.tree.get_mut(flow) {
-                node.heads.remove(&(order, line));
+                node.heads.remove(&(turn, line));
             }
         }
         match head {
-            Some((order, member)) => {
+            Some((turn, member)) => {
                 let group = match self.tree.get(flow).map(|node| node.key) {
                     Some(Key::Flow(tenant, ..)) => self.tree.group_of(tenant),
                     _ => return,
                 };
-                let head = Head { group, rank: member.rank, order };
+                let head = Head { group, rank: member.rank, turn };
                 if self.is_ranked(head.rank) {
-                    self.ranked.insert((group, head.rank, order, line, flow));
+                    self.ranked.insert((group, head.rank, turn.order, line, flow));
                 }
                 self.heads.insert((line, flow), head);
                 if let Some(node) = self.tree.get_mut(flow) {
-                    node.heads.insert((order, line));
+                    node.heads.insert((turn, line));
                 }
                 self.tree.activate(flow);
             }

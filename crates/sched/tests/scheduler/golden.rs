@@ -15,7 +15,7 @@ use tenantry_sched::{
     Batching, Decision, DeviceTimeLimit, Event, Outcome, Phase, Place, Policy, Rate, Reservation, Scheduler,
     SchedulerConfig, Share, SlotGroup, Subject, Task, TaskKind, Tier, Tuning, Weight,
 };
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
+use tenantry_types::{BatchId, MonotonicTime, PlacementId, Priority, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 #[test]
 fn golden_scripts_decide_what_they_always_did() {
@@ -220,6 +220,7 @@ fn event(text: &str) -> Option<Event> {
                     key: None,
                     bucket: words.number("bucket").unwrap_or(0) as u32,
                     abortable: words.plain.contains(&"abortable"),
+                    priority: Priority::from_client(words.number("priority").unwrap_or(0)),
                     place: pinned.or_else(|| placement().map(Place::Placement))?,
                     rows: words.number("rows").unwrap_or(1) as u32,
                     shape: words.number("shape").unwrap_or(0),

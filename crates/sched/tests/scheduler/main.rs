@@ -11,6 +11,7 @@ mod fair;
 mod golden;
 mod ledger;
 mod naive;
+mod priority;
 mod promised;
 mod random;
 mod reference;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tenantry_sched::{
     Batching, Decision, Event, Outcome, Place, Policy, Scheduler, SchedulerConfig, SlotGroup, Task, TaskKind, Tuning,
 };
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
+use tenantry_types::{BatchId, MonotonicTime, PlacementId, Priority, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 use crate::ledger::Ledger;
 use crate::reference::{Reference, without_advice};
@@ -66,6 +66,7 @@ pub(crate) fn task() -> impl Strategy<Value = Task> {
             key: None,
             bucket: 0,
             abortable: false,
+            priority: Priority::from_client(bytes % 12),
             place,
             rows,
             shape,

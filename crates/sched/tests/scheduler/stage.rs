@@ -8,7 +8,7 @@ use tenantry_sched::{
     AbortCause, Batching, Decision, Event, Outcome, Phase, Place, Policy, Rate, RejectReason, Reservation, Scheduler,
     SchedulerConfig, Share, SlotGroup, Subject, Task, TaskKind, Tier, Tuning, Weight, split,
 };
-use tenantry_types::{BatchId, MonotonicTime, PlacementId, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
+use tenantry_types::{BatchId, MonotonicTime, PlacementId, Priority, ReplicaId, SlotId, TaskId, TenantId, WorkerId};
 
 /// Something that decides: the scheduler, or what it is compared with.
 pub(crate) trait Decides {
@@ -376,6 +376,7 @@ pub(crate) fn task(tenant: TenantId, placement: u64, rows: u32, cost: Duration) 
         deadline: None,
         kind: TaskKind::Infer,
         abortable: false,
+        priority: Priority::default(),
     }
 }
 

@@ -106,13 +106,8 @@ fn wanted_outputs_are_found_in_the_order_asked() {
     std::mem::swap(&mut model.inputs, &mut model.outputs);
     let ask = |names: &[&str]| {
         let request = InferRequest {
-            model: "m".parse().unwrap(),
-            version: None,
-            id: None,
-            parameters: Vec::new(),
-            inputs: Inputs::Named(Vec::new()),
             outputs: names.iter().map(|name| OutputRequest { name: (*name).to_owned() }).collect(),
-            timeout: None,
+            ..InferRequest::new("m".parse().unwrap(), Inputs::Named(Vec::new()))
         };
         wanted(&request, &model).map(|wanted| wanted.to_vec()).map_err(|error| error.message)
     };

@@ -45,6 +45,17 @@ impl Pace {
         }
     }
 
+    /// How many requests would conform at `now`, one after the other, and how long until a whole burst would.
+    pub(crate) fn room(self, due_ns: u64, now: MonotonicTime) -> (u64, Duration) {
+        let ahead_ns = due_ns.saturating_sub(now.as_nanos());
+        let burst_ns = self.tolerance_ns.saturating_add(self.interval_ns);
+        if ahead_ns > burst_ns.saturating_add(APART_NS) {
+            // Owed to a slower pace, which holds no more.
+            return (burst_ns / self.interval_ns, Duration::ZERO);
+        }
+        (burst_ns.saturating_sub(ahead_ns) / self.interval_ns, Duration::from_nanos(ahead_ns))
+    }
+
     /// When the next is due after a request that conformed was refused for another reason.
     pub(crate) fn give_back(self, due_ns: u64) -> u64 {
         due_ns.saturating_sub(self.interval_ns)
@@ -63,6 +74,22 @@ mod tests {
 
     fn at(nanos: u64) -> MonotonicTime {
         MonotonicTime::from_nanos(nanos)
+    }
+
+    #[test]
+    fn the_room_is_what_conforms_and_the_time_is_until_it_is_whole() {
+        let pace = pace(10_000, 3);
+        let start = at(5_000_000_000);
+        let mut due = 0;
+        for taken in 0..3 {
+            let (room, until_whole) = pace.room(due, start);
+            assert_eq!((room, until_whole), (3 - taken, Duration::from_millis(100 * taken)));
+            due = pace.take(due, start).unwrap();
+        }
+        assert_eq!(pace.room(due, start), (0, Duration::from_millis(300)));
+        let later = start.saturating_add(Duration::from_millis(150));
+        assert_eq!(pace.room(due, later), (1, Duration::from_millis(150)));
+        assert!(pace.take(due, later).is_ok());
     }
 
     #[test]

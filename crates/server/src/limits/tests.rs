@@ -195,3 +195,43 @@ fn a_deployments_and_a_keys_gates_hold_beside_the_tenants_and_a_refusal_takes_no
     growing.grow(5).unwrap();
     assert_eq!(growing.grow(1).unwrap_err().code, ErrorCode::TooLarge);
 }
+
+#[test]
+fn a_gate_found_late_bounds_like_one_known_at_admission() {
+    let setup = Setup::with(
+        |_| {},
+        &ShareSettings {
+            request_rate: Some(RequestRate { milli_per_second: 1000, burst: 2 }),
+            ..ShareSettings::default()
+        },
+    );
+    let now = MonotonicTime::from_nanos(0);
+    let settings = ShareSettings {
+        max_requests: Some(1),
+        max_body_bytes: Some(50),
+        request_rate: Some(RequestRate { milli_per_second: 1000, burst: 1 }),
+        ..ShareSettings::default()
+    };
+    let gate = Arc::new(Gate::new("this tenant for this model", &settings, Arc::default()));
+    let mut large = setup.take(Some(51)).unwrap();
+    assert_eq!(large.enter(Arc::clone(&gate), now).unwrap_err().reason, Some(reason::BODY_BYTES));
+    drop(large);
+    let mut first = setup.take(Some(10)).unwrap();
+    first.enter(Arc::clone(&gate), now).unwrap();
+    assert_eq!(first.grow(41).unwrap_err().reason, Some(reason::BODY_BYTES));
+    // The rate of the tenant had room for two; both were used.
+    let state = setup.tenant.rate(&NarrowGates::new(), now).unwrap();
+    assert_eq!((state.limit, state.remaining, state.until_whole), (2, 0, Duration::from_secs(2)));
+    let later = MonotonicTime::from_nanos(1_000_000_000);
+    let mut second = setup.take_at(Some(10), 1000).unwrap();
+    assert_eq!(second.enter(Arc::clone(&gate), later).unwrap_err().reason, Some(reason::CONCURRENCY));
+    drop(first);
+    // Refused for the gate's rate, a request does not count for its tenant's.
+    let mut third = setup.take_at(Some(10), 2000).unwrap();
+    let refused = third.enter(Arc::clone(&gate), MonotonicTime::from_nanos(500_000_000)).unwrap_err();
+    assert_eq!(refused.reason, Some(reason::REQUEST_RATE));
+    let state = setup.tenant.rate(&NarrowGates::new(), MonotonicTime::from_nanos(2_000_000_000)).unwrap();
+    assert_eq!(state.remaining, 1);
+    drop((second, third));
+    assert!(setup.is_empty() && gate.load.requests.load(Ordering::Relaxed) == 0);
+}

@@ -207,13 +207,9 @@ pub(crate) fn reference(text: &str) -> ModelRef {
 
 pub(crate) fn request(name: &str, inputs: Vec<Tensor>) -> InferRequest {
     InferRequest {
-        model: reference(name),
-        version: None,
         id: Some("mine".to_owned()),
-        parameters: Vec::new(),
-        inputs: Inputs::Named(inputs),
-        outputs: Vec::new(),
         timeout: Some(PATIENCE),
+        ..InferRequest::new(reference(name), Inputs::Named(inputs))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenantry_sched::{Event, Place, Task, TaskKind, Tier};
-use tenantry_types::{MonotonicTime, TaskId};
+use tenantry_types::{MonotonicTime, Priority, TaskId};
 
 use super::{Request, What, World, nanos};
 use crate::random::Random;
@@ -175,6 +175,7 @@ impl World<'_> {
             deadline: timeout.map(|timeout| MonotonicTime::from_nanos(self.now_ns.saturating_add(nanos(timeout)))),
             kind: TaskKind::Infer,
             abortable: tenant.share.tier == Some(Tier::BestEffort),
+            priority: Priority::default(),
         };
         self.happened.push(Event::Ready { task: task.clone() });
         if let Some(after) = plan.leaves_after {

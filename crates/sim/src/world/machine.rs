@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenantry_sched::{Event, Outcome, Place, Task, TaskKind};
-use tenantry_types::{PlacementId, ReplicaId, SlotId, TaskId, WorkerId};
+use tenantry_types::{PlacementId, Priority, ReplicaId, SlotId, TaskId, WorkerId};
 
 use super::{Load, What, World, nanos};
 use crate::scenario::{Fault, Scenario};
@@ -200,6 +200,7 @@ impl World<'_> {
                     deadline: None,
                     kind: TaskKind::Load,
                     abortable: false,
+                    priority: Priority::default(),
                 },
             });
         }

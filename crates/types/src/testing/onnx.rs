@@ -257,6 +257,24 @@ pub fn broken_by_fusion() -> Vec<u8> {
         .model()
 }
 
+/// The form of a model that makes embeddings, without the sense: `text` BYTES `[n]`, and for each the same `embedding` FP32
+/// `[n,2]`, (0.6, 0.8), of three tokens (`token_count`, INT64 `[n]`).
+pub fn embedder() -> Vec<u8> {
+    let rows = Dim::Named("n".to_owned());
+    Graph::new("embedder")
+        .input("text", DataType::Bytes, std::slice::from_ref(&rows))
+        .output("embedding", DataType::Fp32, &[rows.clone(), Dim::Fixed(2)])
+        .output("token_count", DataType::Int64, &[rows])
+        .tensor(floats("vector", &[1, 2], &[0.6, 0.8]))
+        .tensor(scalar_i64("width", 2).int(1, 1))
+        .tensor(scalar_i64("tokens", 3).int(1, 1))
+        .node("Shape", &["text"], &["rows"], &[])
+        .node("Concat", &["rows", "width"], &["shape"], &[Attribute::Int("axis", 0)])
+        .node("Expand", &["vector", "shape"], &["embedding"], &[])
+        .node("Expand", &["tokens", "rows"], &["token_count"], &[])
+        .model()
+}
+
 /// The body of the loops above: passes the condition on and adds one to the carried number.
 fn loop_body() -> Message {
     Graph::new("body")
