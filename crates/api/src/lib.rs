@@ -14,6 +14,7 @@ pub mod admin;
 mod body;
 mod caller;
 mod connection;
+mod document;
 mod encoding;
 mod explain;
 mod flow;
@@ -28,4 +29,5 @@ mod serve;
 mod v1;
 mod v2;
 
+pub use document::inference_openapi;
 pub use serve::{Listeners, serve};

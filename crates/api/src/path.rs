@@ -23,6 +23,8 @@ pub(crate) enum V2Path<'a> {
     Ready,
     /// `/v2/models`: the models the caller may use.
     Models,
+    /// `/v2/openapi.json`: the document of these paths.
+    Document,
     /// `/v2/repository/index`: the versions the caller may use.
     Index,
     /// Something of one model.
@@ -90,6 +92,7 @@ pub(crate) fn parse(path: &str) -> Option<V2Path<'_>> {
             Some("stats") if segments.clone().nth(1).is_none() => Some(V2Path::Unimplemented),
             Some(_) => parse_model(segments).map(V2Path::Model),
         },
+        "openapi.json" if segments.next().is_none() => Some(V2Path::Document),
         "repository" => parse_repository(segments),
         "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging" => Some(V2Path::Unimplemented),
         _ => None,

@@ -11,10 +11,11 @@ use tenantry_server::Principal;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TensorSpec};
 
 use crate::caller::{Caller, model_ref};
+use crate::document;
 use crate::flow::Call;
 use crate::infer::infer;
 use crate::path::{self, ModelAction, V2Path};
-use crate::reply::{self, Reply, json};
+use crate::reply::{self, JSON, Reply, json, with_type};
 use crate::route::Edge;
 use generate::Answer;
 
@@ -131,6 +132,7 @@ async fn serve_caller(
             let models = edge.server.models(&principal).iter().map(|model| model.name.to_string()).collect();
             Ok(json(StatusCode::OK, &Models { models }))
         }
+        V2Path::Document => Ok(with_type(StatusCode::OK, JSON, document::served())),
         V2Path::Index => repository::index(edge, principal, id, request).await,
         V2Path::Unimplemented => Err(unimplemented()),
         V2Path::Model(path) => {

@@ -55,6 +55,7 @@ async fn nothing_but_health_and_the_metrics_listener_answers_without_a_key() {
         "/v2/models/m/ready",
         "/v2/models/m/config",
         "/v2/models/stats",
+        "/v2/openapi.json",
         "/v1/models",
         "/v1/models/m",
         "/v1/models/m/metadata",
@@ -78,7 +79,10 @@ async fn nothing_but_health_and_the_metrics_listener_answers_without_a_key() {
             let answer = running.send(method, path, key, &[], b"{}").await;
             assert_eq!(answer.status, 401, "{method} {path} {answer:?}");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{method} {path}");
-            texts.push(answer.error());
+            // OpenAI's clients read another form.
+            if !path.starts_with("/v1/models") || path.ends_with("metadata") || path.contains(':') {
+                texts.push(answer.error());
+            }
         }
     }
     texts.dedup();

@@ -14,6 +14,7 @@ fn every_path_of_the_protocol_has_one_reading() {
         ("/v2/health/live", Some(V2Path::Live)),
         ("/v2/health/ready", Some(V2Path::Ready)),
         ("/v2/models", Some(V2Path::Models)),
+        ("/v2/openapi.json", Some(V2Path::Document)),
         ("/v2/models/m", model("m", None, Metadata)),
         ("/v2/models/m/ready", model("m", None, Ready)),
         ("/v2/models/m/infer", model("m", None, Infer)),
