@@ -21,6 +21,20 @@ response_cache { enable: true }
 """
 
 
+# Its stages stand in the wrong order, and one names a version by its number there.
+CHAIN = """
+platform: "ensemble" max_batch_size: 8
+input { name: "left" data_type: TYPE_FP32 dims: 3 }
+input { name: "right" data_type: TYPE_FP32 dims: 3 }
+output { name: "total" data_type: TYPE_FP32 dims: 3 }
+ensemble_scheduling { step [
+  { model_name: "Sums" model_version: -1 input_map { key: "a" value: "first" } input_map { key: "b" value: "right" }
+    output_map { key: "sum" value: "total" } },
+  { model_name: "Sums" model_version: 10 input_map { key: "a" value: "left" } input_map { key: "b" value: "right" }
+    output_map { key: "sum" value: "first" } } ] }
+"""
+
+
 def with_weights_outside():
     """y = x + w, with w in the file weights/w.bin."""
     place = data(13, data(1, "location") + data(2, "weights/w.bin"))
@@ -49,7 +63,8 @@ def repository(tmp_path):
         "bare/3/weights/w.bin": bytes.fromhex("0000803f00000040"),
         "engine/config.pbtxt": 'platform: "tensorrt_plan"',
         "engine/1/model.plan": "plan",
-        "chain/config.pbtxt": 'platform: "ensemble" ensemble_scheduling { step { model_name: "Sums" model_version: -1 } }',
+        "both/config.pbtxt": CHAIN,
+        "both/1/.keep": "",
     })
     return place
 
@@ -68,8 +83,10 @@ def test_a_repository_is_imported_answers_and_is_there_the_second_time(new_serve
     report = json.loads(run(server, acme, repository, "--json"))
     models = {model["source"]: model for model in report["models"]}
     assert {name: model["outcome"] for name, model in models.items()} == {
-        "Sums": "imported", "bare": "imported", "engine": "skipped", "chain": "skipped"}
-    assert "tensorrt_plan" in models["engine"]["reason"] and "chains 1 models" in models["chain"]["reason"]
+        "Sums": "imported", "bare": "imported", "engine": "skipped", "both": "imported"}
+    assert "tensorrt_plan" in models["engine"]["reason"]
+    assert settings(models["both"])["ensemble_scheduling"][0] == "applied"
+    assert settings(models["both"])["max_batch_size"] == ("ignored", "each stage has its own")
 
     sums = models["Sums"]
     assert [(v["source"], v["number"], v["outcome"]) for v in sums["versions"]] == [(2, 1, "created"), (10, 2, "created")]
@@ -99,9 +116,12 @@ def test_a_repository_is_imported_answers_and_is_there_the_second_time(new_serve
     assert answer("sums", tensor("a", [1, 2, 3]), tensor("b", [4, 4, 4])) == {"sum": [5, 6, 7], "difference": [-3, -2, -1]}
     assert answer("bare", tensor("x", [10, 10])) == {"y": [11, 12]}, "with the weights from the file beside it"
 
+    left, right = tensor("left", [1, 2, 3]), tensor("right", [10, 10, 10])
+    assert answer("both", left, right) == {"total": [21, 22, 23]}
+
     again = {model["source"]: model for model in json.loads(run(server, acme, repository, "--json"))["models"]}
     assert {name: model["outcome"] for name, model in again.items()} == {
-        "Sums": "exists", "bare": "exists", "engine": "skipped", "chain": "skipped"}
+        "Sums": "exists", "bare": "exists", "engine": "skipped", "both": "exists"}
     assert [(v["number"], v["outcome"]) for v in again["Sums"]["versions"]] == [(1, "exists"), (2, "exists")]
     versions = acme.expect("GET", "/admin/v1/tenants/acme/models/sums/versions")["versions"]
     assert len(versions) == 2
@@ -124,11 +144,43 @@ def test_a_dry_run_asks_no_server_and_says_what_would_become_of_everything(repos
     assert report["dry_run"] and (bare["model"], bare["outcome"], bare["versions"][0]["files"]) == ("else", "planned", 2)
 
 
+def test_labels_and_states_become_a_manifest(new_server, tmp_path):
+    server = new_server()
+    acme = server.tenant("acme")
+    counter = tiny_onnx.model(
+        [node("Add", ["x", "held"], ["y"]), node("Identity", ["y"], ["next"])],
+        [("x", FLOAT, ["n", 2]), ("held", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2]), ("next", FLOAT, ["n", 2])])
+    output = 'output { name: "y" data_type: TYPE_FP32 dims: 2 label_filename: "labels.txt" }'
+    place = write(tmp_path / "repository", {
+        "animal/config.pbtxt": 'platform: "onnxruntime_onnx" max_batch_size: 4 ' + output,
+        "animal/labels.txt": "cat\ndog\n",
+        "animal/1/model.onnx": tiny_onnx.identity(FLOAT),
+        "counter/config.pbtxt": 'backend: "onnxruntime" max_batch_size: 1 sequence_batching { state {'
+                                ' input_name: "held" output_name: "next" data_type: TYPE_FP32 dims: 2 } }',
+        "counter/1/model.onnx": counter,
+    })
+    models = {model["source"]: model for model in json.loads(run(server, acme, place, "--json"))["models"]}
+    assert settings(models["animal"])["output y.label_filename"][0] == "applied"
+    assert settings(models["counter"])["sequence_batching.state held"][0] == "applied"
+
+    def ask(model, values, **parameters):
+        inputs = [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": values}]
+        reply = acme.infer(model, json.dumps({"inputs": inputs, "parameters": parameters}).encode())
+        assert reply.status == 200, reply.body
+        return {output["name"]: output["data"] for output in reply.json["outputs"]}
+
+    assert ask("animal", [0.25, 0.75]) == {"y": [0.25, 0.75], "y_label": ["dog"]}
+    assert ask("counter", [1, 2], sequence_id=5, sequence_start=True) == {"y": [1, 2]}
+    assert ask("counter", [1, 2], sequence_id=5) == {"y": [2, 4]}
+    assert ask("counter", [1, 2]) == {"y": [1, 2]}, "of no sequence"
+
+
 def test_what_cannot_be_imported_fails_and_hurts_nothing_else(new_server, repository):
     server = new_server()
     acme = server.tenant("acme")
     only = run(server, acme, repository / "engine", rc=1)
     assert "nothing could be imported" in only
+    assert "there is no model acme/sums" in run(server, acme, repository / "both", rc=1)
     assert "--name names one" in run(server, acme, repository, "--name", "x", rc=1)
     assert "no folder of models" in run(server, acme, repository / "Sums" / "1", rc=1)
     write(repository, {"broken/1/model.onnx": b"no model", "syntax/config.pbtxt": "input {"})

@@ -4,13 +4,14 @@
 //! what is looked at is bounded.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tenantry_types::Digest;
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 
+use crate::manifest::{self, Labels};
 use crate::{Plan, is_plain_file_name, mlflow, shown, text_format, triton};
 
 /// The most entries of one folder that are looked at.
@@ -21,6 +22,8 @@ pub const MAX_MODELS: usize = 1_000;
 const MAX_DEPTH: usize = 4;
 /// The longest name of a file inside a version, bytes.
 const MAX_NAME_BYTES: usize = 255;
+/// The longest file of labels, bytes.
+const MAX_LABELS_BYTES: usize = 1 << 20;
 /// How much of a file is read at a time, bytes.
 const READ_BYTES: usize = 1 << 20;
 /// What a version's model is called when it comes with other files.
@@ -79,23 +82,48 @@ pub struct Model {
 pub struct File {
     /// Its name inside the version.
     pub name: String,
-    /// Where it lies.
-    pub path: PathBuf,
+    /// What is in it.
+    pub content: Content,
     /// Its size.
     pub bytes: u64,
 }
 
+/// What is in a file of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// What lies there.
+    At(PathBuf),
+    /// A text that the settings became.
+    Text(String),
+}
+
 impl File {
+    /// A file with this text.
+    pub fn of_text(name: &str, text: String) -> Self {
+        Self { name: name.to_owned(), bytes: text.len() as u64, content: Content::Text(text) }
+    }
+
+    /// Its content, to be read.
+    ///
+    /// # Errors
+    /// [`FolderError::Unreadable`].
+    pub fn open(&self) -> Result<Box<dyn Read + '_>, FolderError> {
+        match &self.content {
+            Content::At(path) => Ok(Box::new(fs::File::open(path).map_err(unreadable(path))?)),
+            Content::Text(text) => Ok(Box::new(text.as_bytes())),
+        }
+    }
+
     /// The digest of its bytes.
     ///
     /// # Errors
     /// [`FolderError::Unreadable`].
     pub fn digest(&self) -> Result<Digest, FolderError> {
-        let mut file = fs::File::open(&self.path).map_err(unreadable(&self.path))?;
+        let mut file = self.open()?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let filled = file.read(&mut buffer).map_err(unreadable(&self.path))?;
+            let filled = file.read(&mut buffer).map_err(unreadable(Path::new(&self.name)))?;
             match buffer.get(..filled) {
                 Some(bytes) if filled > 0 => hash.update(bytes),
                 _ => return Ok(Digest::from_bytes(hash.finalize().into())),
@@ -109,7 +137,7 @@ impl File {
 pub struct Version {
     /// Its number there; an MLflow model has none.
     pub number: Option<u64>,
-    /// Its files, the model first.
+    /// Its files, the model first; none for a chain, whose manifest is made of what its stages are called here.
     pub files: Vec<File>,
 }
 
@@ -167,7 +195,13 @@ impl Model {
                 };
                 let config =
                     text_format::parse(&text).map_err(|error| refused(triton::CONFIG_FILE, error.to_string()))?;
-                Ok(triton::plan(&self.name, &config))
+                let mut plan = triton::plan(&self.name, &config);
+                for labels in plan.labels.clone() {
+                    if let Err(reason) = self.check_labels(&labels) {
+                        plan.without_labels(&labels.output, &reason);
+                    }
+                }
+                Ok(plan)
             }
             Kind::Mlflow => {
                 let text = self.text(mlflow::MODEL_FILE, mlflow::MAX_TEXT_BYTES)?.unwrap_or_default();
@@ -191,6 +225,9 @@ impl Model {
             .collect();
         let present: Vec<u64> = folders.iter().map(|(number, _)| *number).collect();
         let taken = plan.versions.select(&present);
+        if plan.chain.is_some() {
+            return Ok((vec![Version { number: taken.last().copied(), files: Vec::new() }], Vec::new()));
+        }
         let filename = plan.filename.as_deref().unwrap_or(triton::DEFAULT_FILE);
         let mut versions = Vec::new();
         for number in &taken {
@@ -198,7 +235,9 @@ impl Model {
             // A model with its weights in files of their own may be a folder.
             let inner = folder.join(filename);
             let folder = if inner.is_dir() { &inner } else { folder };
-            versions.push(Version { number: Some(*number), files: self.files(folder, filename, |_| false)? });
+            let mut files = self.files(folder, filename, |_| false)?;
+            self.add_manifest(plan, &mut files)?;
+            versions.push(Version { number: Some(*number), files });
         }
         if versions.is_empty() {
             let text = if present.is_empty() { "it has no versions" } else { "none of its versions is served" };
@@ -230,6 +269,38 @@ impl Model {
         Ok(files)
     }
 
+    /// Whether a file of labels has as many as there are classes.
+    fn check_labels(&self, labels: &Labels) -> Result<(), String> {
+        let text = self.text(&labels.file, MAX_LABELS_BYTES).map_err(|error| error.to_string())?;
+        let text = text.ok_or_else(|| "there is no such file".to_owned())?;
+        let count = text.trim_end_matches(['\n', '\r']).lines().count() as u64;
+        if count == labels.classes {
+            return Ok(());
+        }
+        Err(format!("the file has {count} labels, and there are {} classes", labels.classes))
+    }
+
+    /// What the settings became that has its place in a manifest, and the files that names.
+    fn add_manifest(&self, plan: &Plan, files: &mut Vec<File>) -> Result<(), FolderError> {
+        let Some(manifest) = manifest::of_model(plan) else { return Ok(()) };
+        let texts = plan.labels.iter().map(|labels| labels.file.as_str());
+        let mut added: Vec<File> = vec![File::of_text(manifest::FILE_NAME, manifest)];
+        for name in texts {
+            let text = self.text(name, MAX_LABELS_BYTES)?.unwrap_or_default();
+            if added.iter().all(|file| file.name != name) {
+                added.push(File::of_text(name, text));
+            }
+        }
+        // What lies in the version's own folder under such a name is something else.
+        files.retain(|file| added.iter().all(|added| added.name != file.name));
+        files.extend(added);
+        match files.first_mut() {
+            Some(model) if is_other_model(&model.name) => MODEL_NAME.clone_into(&mut model.name),
+            _ => return Err(FolderError::Refused("a file beside the model has the model's name".to_owned())),
+        }
+        Ok(())
+    }
+
     fn collect(&self, folder: &Path, prefix: &str, depth: usize, files: &mut Vec<File>) -> Result<(), FolderError> {
         if depth > MAX_DEPTH {
             return Err(FolderError::Refused("folders of a version lie too deep in each other".to_owned()));
@@ -248,7 +319,7 @@ impl Model {
             if metadata.is_dir() {
                 self.collect(&path, &format!("{name}/"), depth + 1, files)?;
             } else if metadata.is_file() {
-                files.push(File { name, path: target, bytes: metadata.len() });
+                files.push(File { name, content: Content::At(target), bytes: metadata.len() });
             } else {
                 return Err(FolderError::Refused(format!("`{}` is neither a file nor a folder", shown(&name))));
             }

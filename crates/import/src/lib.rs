@@ -12,6 +12,7 @@
 
 pub mod declared;
 pub mod folder;
+pub mod manifest;
 pub mod mlflow;
 pub mod text_format;
 pub mod triton;
@@ -86,6 +87,12 @@ pub struct Plan {
     pub inputs: Vec<Declared>,
     /// Outputs as they are declared.
     pub outputs: Vec<Declared>,
+    /// The names of outputs' classes.
+    pub labels: Vec<manifest::Labels>,
+    /// What is carried through a sequence.
+    pub states: Vec<manifest::State>,
+    /// The models it chains; then it has no file of its own.
+    pub chain: Option<manifest::Chain>,
     /// Setting by setting.
     pub findings: Vec<Finding>,
 }

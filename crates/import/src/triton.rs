@@ -5,10 +5,13 @@
 
 mod ignored;
 
-use tenantry_types::model::Optimization;
+use std::collections::BTreeMap;
+
+use tenantry_types::model::{Optimization, VersionSettings};
 use tenantry_types::{DataType, limits::MAX_TENSORS};
 
 use crate::declared::{Declared, Leading};
+use crate::manifest::{Chain, Labels, Stage, State};
 use crate::text_format::{Message, Value};
 use crate::{Outcome, Plan, is_plain_file_name, shown};
 
@@ -16,6 +19,8 @@ use crate::{Outcome, Plan, is_plain_file_name, shown};
 pub const CONFIG_FILE: &str = "config.pbtxt";
 /// The model's file in a version's folder unless the settings say otherwise.
 pub const DEFAULT_FILE: &str = "model.onnx";
+/// The note of a setting that has no other.
+const UNKNOWN: &str = "not a setting this version knows";
 /// The longest a batch waits to fill here, milliseconds.
 const MAX_DELAY_MS: u64 = 1_000;
 /// The most copies of a model here.
@@ -61,7 +66,7 @@ impl VersionPolicy {
 
 /// What the settings of the model in the folder `folder` become.
 pub fn plan(folder: &str, config: &Message) -> Plan {
-    let mut reader = Reader { folder, plan: Plan::default(), rows: None, is_served: None };
+    let mut reader = Reader { folder, plan: Plan::default(), rows: None, is_served: None, labels: Vec::new() };
     reader.message("", config);
     reader.finish()
 }
@@ -73,6 +78,8 @@ struct Reader<'a> {
     rows: Option<u32>,
     /// Whether platform or backend is the one that is served, if either is said.
     is_served: Option<bool>,
+    /// Files with labels, by the positions of their outputs.
+    labels: Vec<(usize, String)>,
 }
 
 impl Reader<'_> {
@@ -127,16 +134,70 @@ impl Reader<'_> {
                 let note = "one copy is kept loaded; what it was warmed with is not run";
                 self.plan.note(path, &in_short(value), Outcome::Applied, note);
             }
-            ("ensemble_scheduling", Value::Message(ensemble)) => {
-                // The place for chained models: they become a manifest beside the last one.
-                let steps = ensemble.fields.iter().filter(|field| field.name == "step").count();
-                self.plan.skipped = Some(format!("it chains {steps} models and has no file of its own"));
-                self.ignored(path, value, "a chain of models is not imported; import the models it names");
+            ("ensemble_scheduling", Value::Message(ensemble)) => self.chain(path, ensemble),
+            ("sequence_batching", Value::Message(batching)) => {
+                for field in &batching.fields {
+                    let path = format!("{path}.{}", field.name);
+                    match (field.name.as_str(), &field.value) {
+                        ("state", Value::Message(state)) => self.state(&path, state),
+                        _ => self.ignored(&path, &field.value, ignored::reason(&path).unwrap_or(UNKNOWN)),
+                    }
+                }
             }
             _ => match ignored::reason(path) {
                 Some(reason) => self.ignored(path, value, reason),
-                None => self.ignored(path, value, "not a setting this version knows"),
+                None => self.ignored(path, value, UNKNOWN),
             },
+        }
+    }
+
+    fn chain(&mut self, path: &str, ensemble: &Message) {
+        let map = |step: &Message, name: &str| -> BTreeMap<String, String> {
+            let entries = step.messages(name);
+            entries.filter_map(|entry| Some((entry.text("key")?.to_owned(), entry.text("value")?.to_owned()))).collect()
+        };
+        let stage = |step: &Message| Stage {
+            model: step.text("model_name").unwrap_or_default().to_owned(),
+            version: step.integers("model_version").next_back().and_then(|number| u64::try_from(number).ok()),
+            inputs: map(step, "input_map"),
+            outputs: map(step, "output_map"),
+        };
+        let stages: Vec<Stage> = ensemble.messages("step").map(stage).collect();
+        let names: Vec<&str> = stages.iter().map(|stage| stage.model.as_str()).collect();
+        let note = format!("a chain of {} stages, whose versions are fixed by registering it", stages.len());
+        self.plan.note(path, &names.join(", "), Outcome::Applied, note);
+        self.plan.chain = Some(Chain { stages });
+        for field in ensemble.fields.iter().filter(|field| field.name != "step") {
+            self.ignored(&format!("{path}.{}", field.name), &field.value, "each stage has its own limits");
+        }
+    }
+
+    fn state(&mut self, path: &str, state: &Message) {
+        let (name, next) =
+            (state.text("input_name").unwrap_or_default(), state.text("output_name").unwrap_or_default());
+        let datatype = state.words("data_type").next_back().and_then(datatype);
+        let dims: Option<Vec<u64>> = state.integers("dims").map(|extent| u64::try_from(extent).ok()).collect();
+        let begins_otherwise =
+            state.messages("initial_state").any(|initial| initial.words("zero_data").all(|word| word != "true"));
+        let setting = format!("{path} {name}");
+        match (datatype, dims) {
+            _ if begins_otherwise => {
+                self.plan.note(&setting, next, Outcome::Ignored, "what is carried through a sequence begins as zeros");
+            }
+            (Some(datatype), Some(shape))
+                if shape.iter().all(|extent| *extent > 0) && self.plan.states.len() < MAX_TENSORS =>
+            {
+                let note = "carried from request to request of a sequence, zeros at first";
+                self.plan.note(&setting, next, Outcome::Applied, note);
+                let (name, next) = (name.to_owned(), next.to_owned());
+                self.plan.states.push(State { name, next, datatype, shape });
+            }
+            _ => self.plan.note(
+                &setting,
+                next,
+                Outcome::Ignored,
+                "only what has a fixed shape is carried through a sequence",
+            ),
         }
     }
 
@@ -149,24 +210,22 @@ impl Reader<'_> {
     }
 
     fn engine(&mut self, path: &str, engine: &str) {
-        let is_served = matches!(engine, "onnxruntime_onnx" | "onnxruntime");
+        let is_served = matches!(engine, "onnxruntime_onnx" | "onnxruntime" | "ensemble");
         if engine.is_empty() {
             return;
         }
         // `platform` and `backend` say the same in two ways; either is enough.
         self.is_served = Some(self.is_served.unwrap_or(false) || is_served);
-        let (outcome, note) = if is_served {
-            (Outcome::Applied, "served by ONNX Runtime")
-        } else {
-            (Outcome::Ignored, "only ONNX models are served")
+        let (outcome, note) = match engine {
+            "ensemble" => (Outcome::Applied, "a chain"),
+            _ if is_served => (Outcome::Applied, "served by ONNX Runtime"),
+            _ => (Outcome::Ignored, "only ONNX models are served"),
         };
         self.plan.note(path, engine, outcome, note);
         if !is_served && self.plan.skipped.is_none() {
             let engine = shown(engine);
-            self.plan.skipped = Some(match engine.as_str() {
-                "ensemble" => "it chains other models and has no file of its own".to_owned(),
-                _ => format!("it is for `{engine}`, and only ONNX models are served; export it to ONNX"),
-            });
+            self.plan.skipped =
+                Some(format!("it is for `{engine}`, and only ONNX models are served; export it to ONNX"));
         }
     }
 
@@ -233,7 +292,7 @@ impl Reader<'_> {
         for field in &policy.fields {
             let path = format!("{path}.{}", field.name);
             let Value::Message(inner) = &field.value else {
-                self.ignored(&path, &field.value, "not a setting this version knows");
+                self.ignored(&path, &field.value, UNKNOWN);
                 continue;
             };
             let (policy, note) = match field.name.as_str() {
@@ -253,7 +312,7 @@ impl Reader<'_> {
                     (VersionPolicy::Specific(numbers), shown(&note))
                 }
                 _ => {
-                    self.ignored(&path, &field.value, "not a setting this version knows");
+                    self.ignored(&path, &field.value, UNKNOWN);
                     continue;
                 }
             };
@@ -274,7 +333,7 @@ impl Reader<'_> {
                 self.applied(&path, &field.value, "copies run on processors");
                 continue;
             }
-            let reason = ignored::reason(&path).unwrap_or("not a setting this version knows");
+            let reason = ignored::reason(&path).unwrap_or(UNKNOWN);
             self.ignored(&path, &field.value, reason);
         }
     }
@@ -284,6 +343,7 @@ impl Reader<'_> {
         let mut reshape = None;
         let mut dims = Vec::new();
         let mut others = Vec::new();
+        let mut label = None;
         for field in &tensor.fields {
             match (field.name.as_str(), &field.value) {
                 ("name", Value::Text(name)) => declared.name.clone_from(name),
@@ -293,6 +353,7 @@ impl Reader<'_> {
                     let extents = shape.integers("shape").map(|extent| i64::try_from(extent).unwrap_or(-1));
                     reshape = Some(extents.collect::<Vec<i64>>());
                 }
+                ("label_filename", Value::Text(file)) if path == "output" => label = Some(file.clone()),
                 (name, value) => others.push((format!("{path} {}.{name}", shown(&declared.name)), value)),
             }
         }
@@ -303,12 +364,13 @@ impl Reader<'_> {
         }
         for (setting, value) in others {
             let name = setting.rsplit('.').next().unwrap_or_default();
-            let reason = ignored::reason(&format!("{path}.{name}")).unwrap_or("not a setting this version knows");
+            let reason = ignored::reason(&format!("{path}.{name}")).unwrap_or(UNKNOWN);
             self.plan.note(&setting, &in_short(value), Outcome::Ignored, reason);
         }
         declared.dims = Some(reshape.unwrap_or(dims));
         let list = if path == "input" { &mut self.plan.inputs } else { &mut self.plan.outputs };
         if list.len() < MAX_TENSORS {
+            self.labels.extend(label.filter(|file| !file.is_empty()).map(|file| (list.len(), file)));
             list.push(declared);
         } else {
             self.plan.note(path, &declared.name, Outcome::Ignored, "more than a model may have");
@@ -360,16 +422,73 @@ impl Reader<'_> {
         for declared in self.plan.inputs.iter_mut().chain(&mut self.plan.outputs) {
             declared.leading = leading;
         }
+        for state in &mut self.plan.states {
+            if leading == Leading::Batch {
+                // A sequence's requests have one row.
+                state.shape.insert(0, 1);
+            }
+        }
+        for (position, file) in std::mem::take(&mut self.labels) {
+            self.label(position, &file);
+        }
         if self.is_served == Some(true) {
             // The other of the two may have said something else.
-            let chains = self.plan.findings.iter().any(|finding| finding.setting == "ensemble_scheduling");
-            self.plan.skipped = self.plan.skipped.take().filter(|_| chains || self.plan.filename_is_refused());
+            let refused = self.plan.filename_is_refused();
+            self.plan.skipped = self.plan.skipped.take().filter(|_| refused);
+        }
+        if self.plan.chain.is_some() {
+            self.plan.settings = VersionSettings::default();
+            let of_model = ["max_batch_size", "dynamic_batching", "instance_group", "optimization", "parameters"];
+            for finding in &mut self.plan.findings {
+                if of_model.iter().any(|name| finding.setting.starts_with(name)) {
+                    finding.outcome = Outcome::Ignored;
+                    "each stage has its own".clone_into(&mut finding.note);
+                }
+            }
+            self.plan.max_replicas = None;
+            self.plan.min_replicas = None;
         }
         self.plan
     }
+
+    /// The labels in `file`, for the output at a position.
+    fn label(&mut self, position: usize, file: &str) {
+        let Some(output) = self.plan.outputs.get(position) else { return };
+        let classes = match (output.leading, output.dims.as_deref()) {
+            (Leading::Batch, Some([classes])) | (Leading::Exact, Some([_, classes])) => u64::try_from(*classes).ok(),
+            _ => None,
+        };
+        let classes = classes.filter(|classes| *classes > 0 && output.datatype == Some(DataType::Fp32));
+        let name = output.name.clone();
+        let setting = label_setting(&name);
+        match classes {
+            Some(classes) if is_plain_file_name(file) && self.plan.chain.is_none() => {
+                let labels = Labels { output: name, file: file.to_owned(), classes };
+                let note = format!("the likeliest class's label is the output `{}`", shown(&labels.name()));
+                self.plan.labels.push(labels);
+                self.plan.note(&setting, file, Outcome::Applied, note);
+            }
+            _ => self.plan.note(&setting, file, Outcome::Ignored, "only an output of FP32 [rows, classes] gets labels"),
+        }
+    }
+}
+
+/// What a report calls the file with an output's labels.
+fn label_setting(output: &str) -> String {
+    format!("output {output}.label_filename")
 }
 
 impl Plan {
+    /// Leaves an output's labels out.
+    pub(crate) fn without_labels(&mut self, output: &str, reason: &str) {
+        self.labels.retain(|labels| labels.output != output);
+        let setting = shown(&label_setting(output));
+        for finding in self.findings.iter_mut().filter(|finding| finding.setting == setting) {
+            finding.outcome = Outcome::Ignored;
+            reason.clone_into(&mut finding.note);
+        }
+    }
+
     fn filename_is_refused(&self) -> bool {
         self.findings
             .iter()
@@ -387,6 +506,20 @@ impl Message {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    fn messages(&self, name: &str) -> impl Iterator<Item = &Self> {
+        self.fields.iter().filter(move |field| field.name == name).filter_map(|field| match &field.value {
+            Value::Message(message) => Some(message),
+            _ => None,
+        })
+    }
+
+    fn words(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        self.fields.iter().filter(move |field| field.name == name).filter_map(|field| match &field.value {
+            Value::Word(word) => Some(word.as_str()),
+            _ => None,
+        })
     }
 
     fn integers(&self, name: &str) -> impl DoubleEndedIterator<Item = i128> {

@@ -157,3 +157,53 @@ fn settings_beyond_their_size_or_not_text_are_refused() {
     fs::write(place.path().join("bytes/config.pbtxt"), [0xff, 0xfe]).unwrap();
     assert!(only(&place, "bytes").plan().unwrap_err().to_string().contains("UTF-8"));
 }
+
+#[test]
+fn labels_that_fit_come_along_with_a_manifest() {
+    let config = |classes: u32, file: &str| {
+        format!(
+            "max_batch_size: 4 output {{ name: 'p' data_type: TYPE_FP32 dims: {classes} label_filename: '{file}' }} \
+             output {{ name: 'q' data_type: TYPE_FP32 dims: [2, 2] label_filename: 'labels.txt' }}"
+        )
+    };
+    let place = folder(&[
+        ("fits/config.pbtxt", &config(2, "labels.txt")),
+        ("fits/labels.txt", "cat\ndog\n"),
+        ("fits/1/model.onnx", "m"),
+        ("fits/1/tenantry.toml", "something else"),
+        ("short/config.pbtxt", &config(3, "labels.txt")),
+        ("short/labels.txt", "cat\ndog\n"),
+        ("short/1/model.onnx", "m"),
+        ("absent/config.pbtxt", &config(2, "labels.txt")),
+        ("absent/1/model.onnx", "m"),
+        ("outside/config.pbtxt", &config(2, "../fits/labels.txt")),
+        ("outside/1/model.onnx", "m"),
+    ]);
+    let fits = only(&place, "fits");
+    assert_eq!(versions(&fits), Ok((vec!["1: model.onnx tenantry.toml labels.txt".to_owned()], vec![])));
+    let plan = fits.plan().unwrap();
+    let (found, _) = fits.versions(&plan).unwrap();
+    let mut text = String::new();
+    found[0].files[1].open().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("\"p_label\"") && text.len() as u64 == found[0].files[1].bytes, "{text}");
+    let outcome = |name: &str, setting: &str| {
+        let plan = only(&place, name).plan().unwrap();
+        let found = plan.findings.iter().find(|finding| finding.setting == setting).unwrap();
+        (found.outcome == crate::Outcome::Applied, found.note.clone())
+    };
+    assert!(outcome("fits", "output p.label_filename").0 && !outcome("fits", "output q.label_filename").0);
+    for (name, part) in [("short", "2 labels, and there are 3"), ("absent", "no such file"), ("outside", "FP32")] {
+        let (applied, note) = outcome(name, "output p.label_filename");
+        assert!(!applied && note.contains(part), "{name}: {note}");
+        assert_eq!(versions(&only(&place, name)), Ok((vec!["1: model.onnx".to_owned()], vec![])), "{name}");
+    }
+}
+
+#[test]
+fn a_chain_has_no_files() {
+    let place = folder(&[
+        ("c/config.pbtxt", "platform: 'ensemble' ensemble_scheduling { step { model_name: 'a' } }"),
+        ("c/1/readme", ""),
+    ]);
+    assert_eq!(versions(&only(&place, "c")), Ok((vec!["1: ".to_owned()], vec![])));
+}

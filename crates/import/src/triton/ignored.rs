@@ -41,12 +41,15 @@ const REASONS: &[(&str, &str)] = &[
     ("optimization.output_pinned_memory", "data is copied once, into memory the worker shares"),
     ("optimization.priority", "tenants have shares"),
     ("output.is_shape_tensor", "the model's file says it"),
-    ("output.label_filename", "labels are not given with answers; the client has to know them"),
     ("runtime", "only ONNX Runtime serves models"),
+    ("sequence_batching.control_input", "nothing is added to a request; the client sends every input"),
+    ("sequence_batching.direct", "requests of one sequence are served in the order they came"),
+    ("sequence_batching.iterative_sequence", "a request has one answer"),
     (
-        "sequence_batching",
-        "nothing is added to a request; the client sends every input, those that control a sequence included",
+        "sequence_batching.max_sequence_idle_microseconds",
+        "`limits.sequence_idle` in the server's configuration says it",
     ),
+    ("sequence_batching.oldest", "requests of one sequence are served in the order they came"),
 ];
 
 /// Why nothing becomes of the setting at `path`, if that is known.

@@ -62,14 +62,24 @@ fn a_classifier_with_most_settings() {
 fn what_is_not_onnx_is_skipped_with_a_reason() {
     let plan = check("tensorrt", "detector");
     assert!(plan.skipped.unwrap().contains("`tensorrt_plan`"));
+}
+
+#[test]
+fn an_ensemble_becomes_a_chain() {
     let plan = check("ensemble", "ocr");
-    assert!(plan.skipped.unwrap().contains("chains 2 models"));
+    assert_eq!((plan.skipped.as_ref(), plan.settings.max_batch), (None, None));
+    let chain = plan.chain.unwrap();
+    let models: Vec<(&str, Option<u64>)> = chain.stages.iter().map(|s| (s.model.as_str(), s.version)).collect();
+    assert_eq!(models, [("detect", None), ("read", Some(3))]);
+    assert_eq!(chain.stages[1].inputs["boxes"], "boxes");
 }
 
 #[test]
 fn a_stateful_model_and_settings_of_later_versions() {
     let plan = check("sequence", "speech");
     assert_eq!(plan.skipped, None, "it can be called; the client sends what Triton added");
+    let shapes: Vec<(&str, &[u64])> = plan.states.iter().map(|s| (s.next.as_str(), s.shape.as_slice())).collect();
+    assert_eq!(shapes, [("H_NEXT", &[1, 2, 128][..])], "with the row of a sequence in front, and fixed only");
 }
 
 #[test]
@@ -119,7 +129,6 @@ fn platform_and_backend_say_the_same_in_two_ways() {
     assert_eq!(read("m", "backend: \"onnxruntime\" platform: \"\"").skipped, None);
     assert_eq!(read("m", "").skipped, None, "the file decides");
     assert!(read("m", "backend: \"python\"").skipped.is_some());
-    assert!(read("m", "platform: \"ensemble\"").skipped.is_some());
 }
 
 /// A name in a report could otherwise colour a terminal or hide a line.

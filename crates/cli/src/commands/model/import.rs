@@ -9,6 +9,7 @@ use serde::Serialize;
 use tenantry_api::admin::types::{Deployment, DeploymentChange, Signature, Tensor, Version, VersionState, Versions};
 use tenantry_import::declared::{self, Registered};
 use tenantry_import::folder::{self, Kind};
+use tenantry_import::manifest::{self, Stage};
 use tenantry_import::{Finding, Outcome, Plan, model_name, shown};
 use tenantry_types::{ModelRef, TenantName};
 use ureq::http::Method;
@@ -93,7 +94,9 @@ enum VersionOutcome {
 
 /// Imports what lies at the path, and says what became of it.
 pub(super) fn run(client: &Client, arguments: &Import, json: bool) -> Result<()> {
-    let models = folder::models(&arguments.path)?;
+    let mut models = folder::models(&arguments.path)?;
+    // What a chain names comes before it.
+    models.sort_by_cached_key(|model| model.plan().is_ok_and(|plan| plan.chain.is_some()));
     if arguments.name.is_some() && models.len() > 1 {
         bail!(
             "there are {} models in the folder, and --name names one\nhint: name the folder of one of them",
@@ -175,7 +178,7 @@ fn try_import(
         imported.reason = Some(reason.clone());
         return Ok(ModelOutcome::Skipped);
     }
-    let (versions, left_out) = model.versions(&plan)?;
+    let (mut versions, left_out) = model.versions(&plan)?;
     imported.left_out = left_out;
     let name = match &arguments.name {
         Some(name) => name.name.clone(),
@@ -193,6 +196,13 @@ fn try_import(
         return Ok(ModelOutcome::Planned);
     }
 
+    if let Some(chain) = &plan.chain {
+        let manifest = manifest::of_chain(&plan, chain, |stage| stage_here(client, owner, stage).map_err(Unchained))
+            .map_err(|Unchained(error)| error)?;
+        for version in &mut versions {
+            version.files = vec![folder::File::of_text(manifest::FILE_NAME, manifest.clone())];
+        }
+    }
     let known = known_versions(client, &name)?;
     let mut ready: Vec<Version> = Vec::new();
     for version in &versions {
@@ -244,6 +254,33 @@ fn known_versions(client: &Client, model: &ModelRef) -> Result<Vec<Version>> {
         Ok(versions) => Ok(versions.versions),
         Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == 404) => Ok(Vec::new()),
         Err(error) => Err(error),
+    }
+}
+
+/// Why there is no chain.
+struct Unchained(anyhow::Error);
+
+impl From<String> for Unchained {
+    fn from(reason: String) -> Self {
+        Self(anyhow::Error::msg(reason))
+    }
+}
+
+/// What a stage of a chain is called here: its model, and the number that its version got.
+fn stage_here(client: &Client, owner: Option<&TenantName>, stage: &Stage) -> Result<(String, Option<u32>)> {
+    let shown = shown(&stage.model);
+    let Some(name) = model_name(&stage.model) else { bail!("its stage `{shown}` has no name that can be one here") };
+    let model = ModelRef { owner: owner.cloned(), name };
+    let known = known_versions(client, &model)?;
+    if known.is_empty() {
+        bail!("it chains `{shown}`, and there is no model {model}; import that, too");
+    }
+    let Some(wanted) = stage.version else { return Ok((model.name.to_string(), None)) };
+    let origin = wanted.to_string();
+    let version = known.iter().rev().find(|version| version.tags.get(upload::VERSION_TAG) == Some(&origin));
+    match version {
+        Some(version) => Ok((model.name.to_string(), Some(version.number))),
+        None => bail!("it chains version {wanted} of `{shown}`, and none of {model} was imported from that"),
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tenantry_api::admin::types::{Version, VersionSettings, VersionState};
-use tenantry_import::folder::{self, Kind};
-use tenantry_import::{Plan, shown};
+use tenantry_import::Plan;
+use tenantry_import::folder::{self, Content, Kind};
 use tenantry_types::{Digest, ModelRef};
 
 use super::super::push::{NewModelVersion, push as push_file};
 use crate::client::Client;
 use crate::output::Progress;
 
+/// The tag with a version's number in its repository.
+pub(super) const VERSION_TAG: &str = "triton_version";
 /// What a version of several files is packed into.
 const ARCHIVE_FILE: &str = "model.tar";
 
@@ -56,19 +58,23 @@ pub(super) fn push(
     let mut tags = plan.tags.clone();
     let (origin, description) = match (kind, version.number) {
         (Kind::Triton, Some(number)) => {
-            tags.insert("triton_version".to_owned(), number.to_string());
+            tags.insert(VERSION_TAG.to_owned(), number.to_string());
             ("triton", format!("version {number} of a Triton model repository"))
         }
         (Kind::Triton, None) => ("triton", "from a Triton model repository".to_owned()),
         (Kind::Mlflow, _) => ("mlflow", "from an MLflow model".to_owned()),
     };
     tags.insert("imported_from".to_owned(), origin.to_owned());
-    let packed;
+    let place = TempDir::new().context("no temporary folder can be made")?;
     let file = match version.files.as_slice() {
-        [only] => only.path.clone(),
+        [folder::File { content: Content::At(path), .. }] => path.clone(),
+        [folder::File { content: Content::Text(text), name, .. }] => {
+            let path = place.path().join(name);
+            fs::write(&path, text).context("no temporary file can be made")?;
+            path
+        }
         files => {
-            packed = TempDir::new().context("no temporary folder can be made")?;
-            let path = packed.path().join(ARCHIVE_FILE);
+            let path = place.path().join(ARCHIVE_FILE);
             let packing = progress.wait(&format!("packing {model}"));
             pack(files, &path)?;
             packing.finish_and_clear();
@@ -96,12 +102,11 @@ fn pack(files: &[folder::File], path: &std::path::Path) -> Result<()> {
     let archive = fs::File::create(path).context("no temporary file can be made")?;
     let mut archive = tar::Builder::new(std::io::BufWriter::new(archive));
     for file in files {
-        let content = fs::File::open(&file.path).with_context(|| format!("{} cannot be read", shown(&file.name)))?;
         let mut header = tar::Header::new_gnu();
         header.set_size(file.bytes);
         header.set_mode(0o644);
         // A file that grew meanwhile would spill into the next one's place.
-        let content = std::io::Read::take(content, file.bytes);
+        let content = file.open()?.take(file.bytes);
         archive.append_data(&mut header, &file.name, content).context("the files cannot be packed")?;
     }
     archive.into_inner().and_then(|mut file| file.flush()).context("the files cannot be packed")
