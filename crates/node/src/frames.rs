@@ -102,6 +102,7 @@ impl Node {
                 batch_wait: batch_time.saturating_sub(device_time),
                 batch_time,
                 suspended,
+                rows: u32::try_from(member.rows()).unwrap_or(u32::MAX),
                 batch_rows,
                 phase,
             };

@@ -53,6 +53,8 @@ pub struct Timing {
     pub batch_time: Duration,
     /// How long the batch was stopped in its middle for somebody's reservation. Nobody is charged for it.
     pub suspended: Duration,
+    /// This request's rows; 1 where requests are not joined.
+    pub rows: u32,
     /// Rows in the batch.
     pub batch_rows: u32,
     /// Under which promise it ran.

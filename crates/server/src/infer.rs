@@ -19,6 +19,7 @@ use crate::minimum;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::run::{Call, Subject};
 use crate::sequences::SequenceCall;
+use crate::statistics::{Ran, VersionStatistics};
 use crate::{Permit, Principal, Server};
 
 /// The protocol's word for what computes and from which format.
@@ -136,6 +137,9 @@ struct Attempt<'a> {
     server: &'a Server,
     permit: &'a Permit,
     flow: Option<Arc<FlowMetrics>>,
+    statistics: Option<Arc<VersionStatistics>>,
+    /// Of an answered request, where the time went.
+    ran: Option<Ran>,
     ended: bool,
 }
 
@@ -152,6 +156,11 @@ impl Attempt<'_> {
             let duration = self.server.node.now().saturating_since(self.permit.arrived());
             if let Some(flow) = &self.flow {
                 flow.ended(code, duration);
+            }
+            match (&self.statistics, &self.ran) {
+                (Some(statistics), Some(ran)) => statistics.answered(ran, duration),
+                (Some(statistics), None) => statistics.failed(duration),
+                (None, _) => {}
             }
             // What was refused says nothing of when the next one will have ended.
             if code.is_none() {
@@ -181,7 +190,7 @@ impl Server {
         request: RequestId,
         infer: InferRequest,
     ) -> Result<Inferred, ServiceError> {
-        let mut attempt = Attempt { server: self, permit, flow: None, ended: false };
+        let mut attempt = Attempt { server: self, permit, flow: None, statistics: None, ran: None, ended: false };
         let outcome = self.attempt(principal, &mut attempt, request, infer).await;
         if attempt.flow.is_none() {
             attempt.flow = Some(self.metrics.unresolved(Some((principal.tenant, principal.tenant_name.as_str()))));
@@ -204,7 +213,8 @@ impl Server {
             let model = routing.model(principal.tenant, &principal.tenant_name, shown)?;
             (Arc::clone(model), Arc::clone(model.version(infer.version.as_deref(), shown)?))
         };
-        let flow = attempt.flow.insert(self.flow(principal, &model));
+        let flow = Arc::clone(attempt.flow.insert(self.flow(principal, &model)));
+        attempt.statistics = Some(model.statistics.of(principal.tenant, version.number));
         let servable = version.servable(shown)?;
         let signature = &servable.outward;
         let in_model =
@@ -222,14 +232,17 @@ impl Server {
             parameters: &infer.parameters,
             outputs: &infer.outputs,
         };
+        let before = self.node.now();
         let place = self.cache_place(principal, &model.deployment, parts).await;
-        let admission = || self.node.now().saturating_since(attempt.permit.arrived());
-        if let Some(outputs) = place.as_ref().and_then(|place| self.cached(place, flow)) {
-            let (timing, admission, cache) = (NO_TIME, admission(), CacheUse::Hit);
+        let kept = place.as_ref().and_then(|place| self.cached(place, &flow));
+        let lookup = self.node.now().saturating_since(before);
+        let admission = self.node.now().saturating_since(attempt.permit.arrived());
+        if let Some(outputs) = kept {
+            let (timing, cache) = (NO_TIME, CacheUse::Hit);
+            attempt.ran = Some(Ran { timing, cache, lookup });
             let response = response(infer.model, infer.id, &version, outputs);
             return Ok(Inferred { response, timing, admission, request, cache });
         }
-        let admission = admission();
         let call = Call {
             principal,
             request,
@@ -249,6 +262,7 @@ impl Server {
                 CacheUse::Miss
             }
         };
+        attempt.ran = Some(Ran { timing: answer.timing, cache, lookup });
         let response = response(infer.model, infer.id, &version, answer.outputs);
         Ok(Inferred { response, timing: answer.timing, admission, request, cache })
     }

@@ -32,6 +32,7 @@ mod run;
 mod sequences;
 mod server;
 mod shares;
+mod statistics;
 #[cfg(test)]
 mod testing;
 
@@ -43,6 +44,7 @@ pub use infer::{Explanation, Inferred, ModelMetadata, ModelReadiness, ModelSumma
 pub use limits::{Permit, RateState};
 pub use repository::RepositoryEntry;
 pub use server::{Server, ServerConfig, StartError};
+pub use statistics::{BatchStatistics, DurationStatistic, ModelStatistics};
 pub use tenantry_node::Timing;
 pub use tenantry_sched::Policy;
 pub use tenantry_store::{Role, Sharing};

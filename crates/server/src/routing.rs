@@ -25,6 +25,7 @@ use tenantry_types::{
 
 use crate::limits::{Gate, TenantGate};
 use crate::metrics::FlowMetrics;
+use crate::statistics::Statistics;
 
 /// When a caller may ask again for a version that is being registered.
 const REGISTERING_RETRY: Duration = Duration::from_secs(1);
@@ -109,6 +110,8 @@ pub(crate) struct RoutedModel {
     pub(crate) aliases: Vec<(ModelName, u32)>,
     /// The metrics of each calling tenant, from its first request on.
     pub(crate) flows: Arc<Flows>,
+    /// What each calling tenant's requests came to.
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 /// The desired state of a model.

@@ -411,7 +411,7 @@ impl Server {
         if !gone.is_empty() {
             self.sequences.sweep(self.node.now(), &gone);
         }
-        self.forget(&previous, &next);
+        self.forget(&previous, &next, !gone.is_empty());
         if cache::takes_away(&previous, &next) {
             self.sweep_cache(&next);
         }
@@ -419,14 +419,21 @@ impl Server {
         Ok(())
     }
 
-    /// Drops the series of tenants and models that are gone.
-    fn forget(&self, previous: &Routing, next: &Routing) {
+    /// Drops the series and statistics of tenants, models and versions that are gone.
+    fn forget(&self, previous: &Routing, next: &Routing, fewer_versions: bool) {
         let fewer_tenants = previous.tenants.keys().any(|tenant| !next.tenants.contains_key(tenant));
         let names: std::collections::HashSet<&str> = next.models().map(|model| &*model.full_name).collect();
         let fewer_models = previous.models().any(|model| !names.contains(&*model.full_name));
         for (tenant, gone) in &previous.tenants {
             if !next.tenants.contains_key(tenant) {
                 self.metrics.forget_tenant(gone.name.as_str());
+            }
+        }
+        if fewer_tenants || fewer_versions {
+            for model in next.models() {
+                let known =
+                    |tenant, version| next.tenants.contains_key(&tenant) && model.versions.contains_key(&version);
+                model.statistics.retain(known);
             }
         }
         if fewer_tenants || fewer_models {

@@ -488,3 +488,38 @@ async fn a_drain_ends_what_runs_and_refuses_what_comes() {
     assert!(refused.code == ErrorCode::Unavailable && refused.retry_after.is_some(), "{refused:?}");
     assert!(!world.server.is_ready());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_sees_the_statistics_of_its_own_requests_only() {
+    let world = World::start().await;
+    let platform = world.platform();
+    let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
+    world.push(&platform, "double", "net.onnx", &onnx::matmul16()).await;
+    world.share(&platform, "double").await;
+    world.push(&globex, "secret", "net.onnx", &onnx::matmul16()).await;
+    for _ in 0..3 {
+        world.matmul(&acme, "platform/double", 1.0).await.unwrap();
+    }
+    world.matmul(&globex, "platform/double", 1.0).await.unwrap();
+    let wrong = request("platform/double", vec![integers("x", &[1, 16], &[0; 16])]);
+    assert_eq!(world.infer(&acme, wrong).await.unwrap_err().code, ErrorCode::InvalidArgument);
+
+    let counts = |caller, model| {
+        let all = world.server.model_statistics(caller, Some(&reference(model)), None).unwrap();
+        let [one] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((one.name.to_string().as_str(), one.version.as_str()), (model, "1"));
+        (one.success.count, one.fail.count, one.inferences, one.executions, one.queue.count, one.compute.count)
+    };
+    assert_eq!(counts(&acme, "platform/double"), (3, 1, 3, 3, 3, 3));
+    assert_eq!(counts(&globex, "platform/double"), (1, 0, 1, 1, 1, 1));
+    assert_eq!(counts(&platform, "double"), (0, 0, 0, 0, 0, 0));
+    let all = world.server.model_statistics(&acme, None, None).unwrap();
+    let [only] = all.as_slice() else { panic!("another tenant's model does not exist: {all:?}") };
+    assert!(only.success.total >= only.queue.total + only.batches[0].compute.total, "{only:?}");
+    assert!(only.last_inference_ms.is_some());
+    for (model, version) in [("globex/secret", None), ("platform/double", Some("2"))] {
+        let error = world.server.model_statistics(&acme, Some(&reference(model)), version).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotFound, "{model}");
+    }
+    world.stop().await;
+}

@@ -46,6 +46,7 @@ pub(crate) const NO_TIME: Timing = Timing {
     batch_wait: Duration::ZERO,
     batch_time: Duration::ZERO,
     suspended: Duration::ZERO,
+    rows: 0,
     batch_rows: 0,
     phase: Phase::Shared,
 };

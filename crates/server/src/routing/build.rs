@@ -208,6 +208,7 @@ fn routed_model(
         versions,
         aliases: by_name(aliases),
         flows: previous.map(|previous| Arc::clone(&previous.flows)).unwrap_or_default(),
+        statistics: previous.map(|previous| Arc::clone(&previous.statistics)).unwrap_or_default(),
     }
 }
 
