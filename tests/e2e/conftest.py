@@ -13,6 +13,8 @@ import pytest
 
 import tiny_onnx
 
+pytest_plugins = ["conformance"]
+
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/release/tenantry"
 MODELS = ROOT / ".cache/models"
@@ -93,14 +95,14 @@ class Server:
         self.log = open(self.folder / "server.log", "ab")
         environment = {**os.environ, "TENANTRY_ONNXRUNTIME": str(LIBRARY), "ORT_DISABLE_TELEMETRY": "1"}
         command = [BINARY, "serve", "--config", self.config, "--data-dir", self.data, "--listen", "127.0.0.1:0",
-                   "--metrics-listen", "127.0.0.1:0", "--ready-file", self.folder / "ready"]
+                   "--metrics-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--ready-file", self.folder / "ready"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, env=environment, cwd=self.folder)
         # The line comes when requests are accepted; none comes if the server could not start.
         line = self.process.stdout.readline()
         assert line, "the server did not start:\n" + (self.folder / "server.log").read_text()
         ready = json.loads(line)
         assert ready == json.loads((self.folder / "ready").read_text())
-        self.url, self.metrics_url = ready["url"], ready["metrics_url"]
+        self.url, self.metrics_url, self.grpc_address = ready["url"], ready["metrics_url"], ready["grpc_address"]
         self.address = self.url.removeprefix("http://")
 
     @property

@@ -12,6 +12,8 @@ from tritonclient.utils import InferenceServerException
 
 import tiny_onnx
 
+CLIENT = "tritonclient.http"
+
 
 @pytest.fixture
 def client(world):
@@ -36,6 +38,10 @@ def sums(binary=True):
     return a, b, [tensor("a", a, "FP32", binary), tensor("b", b, "FP32", binary)]
 
 
+@pytest.mark.conformance(client=CLIENT, call="is_server_live, is_server_ready", covers="without a key")
+@pytest.mark.conformance(client=CLIENT, call="is_model_ready", covers="one's own model")
+@pytest.mark.conformance(client=CLIENT, call="get_server_metadata", covers="name and extensions")
+@pytest.mark.conformance(client=CLIENT, call="get_model_metadata", covers="versions, inputs, outputs, open dimensions")
 def test_health_and_metadata(client, headers):
     assert client.is_server_live() and client.is_server_ready()
     server = client.get_server_metadata(headers=headers)
@@ -47,6 +53,7 @@ def test_health_and_metadata(client, headers):
     assert [output["name"] for output in model["outputs"]] == ["sum", "difference"]
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="JSON and binary tensors in both directions")
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 def test_json_and_binary_in_both_directions(client, headers, binary_in, binary_out):
@@ -57,6 +64,7 @@ def test_json_and_binary_in_both_directions(client, headers, binary_in, binary_o
     np.testing.assert_array_equal(result.as_numpy("difference"), a - b)
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="bodies compressed with gzip and deflate, both ways")
 @pytest.mark.parametrize("into", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("out", [None, "gzip", "deflate"])
 def test_compressed_bodies(client, headers, into, out):
@@ -66,6 +74,7 @@ def test_compressed_bodies(client, headers, into, out):
     np.testing.assert_array_equal(result.as_numpy("sum"), a + b)
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="outputs by name and order")
 def test_outputs_are_selected_and_ordered(client, headers):
     _, _, inputs = sums()
     only = client.infer("sums", inputs, outputs=[triton.InferRequestedOutput("difference")], headers=headers)
@@ -74,11 +83,13 @@ def test_outputs_are_selected_and_ordered(client, headers):
     assert [output["name"] for output in everything.get_response()["outputs"]] == ["sum", "difference"]
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="id")
 def test_the_request_id_is_echoed(client, headers):
     _, _, inputs = sums()
     assert client.infer("sums", inputs, request_id="mine-7", headers=headers).get_response()["id"] == "mine-7"
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="versions, aliases")
 def test_versions_and_aliases(world, client, headers):
     acme = world.acme
     for number in [1, 2]:
@@ -95,6 +106,7 @@ def test_versions_and_aliases(world, client, headers):
     assert missing.value.status() == "404"
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="another tenant's shared model")
 def test_a_model_of_another_tenant_is_reached_by_its_owner_and_name(client, headers):
     tokens = np.full((1, 2048), 256, dtype=np.int32)
     result = client.infer("platform/file-type", [tensor("bytes", tokens, "INT32")], headers=headers)
@@ -110,6 +122,7 @@ DATATYPES = [("BOOL", tiny_onnx.BOOL, np.bool_), ("UINT8", tiny_onnx.UINT8, np.u
              ("FP16", tiny_onnx.FLOAT16, np.float16), ("FP32", tiny_onnx.FLOAT, np.float32), ("FP64", tiny_onnx.DOUBLE, np.float64)]
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="every number type, extremes included")
 @pytest.mark.parametrize("name,onnx,numpy", DATATYPES)
 def test_every_number_comes_back_as_it_went(world, client, headers, name, onnx, numpy):
     model = f"identity-{name.lower()}"
@@ -123,6 +136,7 @@ def test_every_number_comes_back_as_it_went(world, client, headers, name, onnx, 
         np.testing.assert_array_equal(result.as_numpy("y"), x)
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="byte strings")
 @pytest.mark.parametrize("binary", [True, False])
 def test_byte_strings(world, client, headers, binary):
     if binary:
@@ -165,6 +179,7 @@ def test_plain_http_clients_may_compress(world, encoding, compress):
     assert reply.json["outputs"][0]["data"] == [2, 4, 6]
 
 
+@pytest.mark.conformance(client=CLIENT, call="infer", covers="errors as the client's exceptions")
 def test_errors_are_the_clients_exceptions(client, headers):
     _, _, inputs = sums()
     with pytest.raises(InferenceServerException) as missing:

@@ -56,13 +56,27 @@ where
 
 /// A payload in the making.
 #[derive(Default)]
-struct Chain {
+pub(crate) struct Chain {
     payload: Payload,
     small: BytesMut,
 }
 
 impl Chain {
-    fn push(&mut self, part: Bytes) {
+    pub(crate) fn len(&self) -> usize {
+        self.payload.len().saturating_add(self.small.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the first bytes away; `None` if there are not so many.
+    pub(crate) fn take(&mut self, bytes: usize) -> Option<Payload> {
+        self.flush();
+        self.payload.split_to(bytes)
+    }
+
+    pub(crate) fn push(&mut self, part: Bytes) {
         if part.len() < SMALL_PART_BYTES && self.payload.parts().len() >= FREE_PARTS {
             self.small.extend_from_slice(&part);
         } else {

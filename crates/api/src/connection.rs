@@ -28,7 +28,7 @@ use crate::route::Edge;
 /// close first and never send into a closing connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a client may take to see the end of its connection.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 /// How much of what a client still sends is thrown away, bytes.
 const MAX_LINGER_BYTES: usize = 128 << 20;
 /// Bytes thrown away at a time.
@@ -49,6 +49,8 @@ pub(crate) struct Connection {
 pub(crate) struct Requests {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// How often something of an answer was handed on.
+    moved: AtomicU64,
 }
 
 /// One request being served, until dropped.
@@ -58,6 +60,21 @@ impl Requests {
     pub(crate) fn begin(self: &Arc<Self>) -> Serving {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Serving(Arc::clone(self))
+    }
+
+    /// Counts that something of an answer was handed on.
+    pub(crate) fn moved(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How much has happened; `None` while a request is being served. Unchanged means that nothing has.
+    pub(crate) fn activity(&self) -> Option<u64> {
+        Some(self.quiet()?.wrapping_add(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// Whether a request has begun.
+    pub(crate) fn any(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
     }
 
     /// The number of ended requests; `None` while one is being served.

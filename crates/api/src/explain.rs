@@ -12,7 +12,7 @@ use crate::reply::Reply;
 /// A request with the value `1` here asks for [`TIMING`].
 const EXPLAIN: HeaderName = HeaderName::from_static("x-tenantry-explain");
 /// The account, as JSON without line breaks.
-const TIMING: HeaderName = HeaderName::from_static("x-tenantry-timing");
+pub(crate) const TIMING: HeaderName = HeaderName::from_static("x-tenantry-timing");
 
 #[derive(Serialize)]
 struct Answered {
@@ -43,33 +43,44 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 
 /// Says where the time of an answered request went.
 pub(crate) fn answered(reply: &mut Reply, explanation: &Explanation) {
+    insert(reply, of_answered(explanation));
+}
+
+/// The account of an answered request.
+pub(crate) fn of_answered(explanation: &Explanation) -> Option<HeaderValue> {
     let Explanation { admission, queue, batch_wait, device, suspended, batch_rows, phase, cache } = *explanation;
-    insert(
-        reply,
-        &Answered {
-            admission_us: micros(admission),
-            queue_us: micros(queue),
-            batch_wait_us: micros(batch_wait),
-            device_us: micros(device),
-            suspended_us: micros(suspended),
-            batch_rows,
-            phase,
-            cache,
-        },
-    );
+    value(&Answered {
+        admission_us: micros(admission),
+        queue_us: micros(queue),
+        batch_wait_us: micros(batch_wait),
+        device_us: micros(device),
+        suspended_us: micros(suspended),
+        batch_rows,
+        phase,
+        cache,
+    })
 }
 
 /// Says what refused a request.
 pub(crate) fn refused(reply: &mut Reply, error: &ServiceError) {
-    let retry_after_us = error.retry_after.map(micros);
-    insert(reply, &Refused { code: error.code.as_str(), reason: error.reason, retry_after_us });
+    insert(reply, of_refused(error));
 }
 
-fn insert(reply: &mut Reply, account: &impl Serialize) {
+/// The account of a refused request.
+pub(crate) fn of_refused(error: &ServiceError) -> Option<HeaderValue> {
+    let retry_after_us = error.retry_after.map(micros);
+    value(&Refused { code: error.code.as_str(), reason: error.reason, retry_after_us })
+}
+
+fn value(account: &impl Serialize) -> Option<HeaderValue> {
     // Our own words and numbers always have a JSON form, and that is plain text.
-    let text = serde_json::to_vec(account).ok();
-    if let Some(value) = text.and_then(|text| HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()) {
-        reply.headers_mut().insert(TIMING, value);
+    let text = serde_json::to_vec(account).ok()?;
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
+}
+
+fn insert(reply: &mut Reply, account: Option<HeaderValue>) {
+    if let Some(account) = account {
+        reply.headers_mut().insert(TIMING, account);
     }
 }
 

@@ -1,5 +1,6 @@
-//! The HTTP edges: the Open Inference Protocol under `/v2`, TensorFlow Serving's and KServe's older ones and
-//! OpenAI's under `/v1`, TorchServe's `/predictions`, the admin API under `/admin/v1`, and the metrics listener.
+//! The edges: over HTTP the Open Inference Protocol under `/v2`, TensorFlow Serving's and KServe's older ones and OpenAI's
+//! under `/v1`, TorchServe's `/predictions`, the admin API under `/admin/v1`, and the metrics listener; the Open Inference
+//! Protocol's gRPC form on a listener of its own.
 //! They convert and call [`tenantry_server::Server`]; whatever is decided is decided there.
 //!
 //! The order of work on the one path, for an inference: authenticate and admit from headers alone (a refusal reads no
@@ -18,6 +19,7 @@ mod document;
 mod encoding;
 mod explain;
 mod flow;
+mod grpc;
 mod infer;
 mod metrics;
 mod openai;

@@ -17,7 +17,7 @@ use tenantry_types::{ErrorCode, Payload, RequestId, ServiceError};
 /// The response header with the request's id.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// When to try again, milliseconds.
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -161,7 +161,7 @@ fn whole_seconds(after: Duration) -> u64 {
     after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1)
 }
 
-fn whole_millis(after: Duration) -> u64 {
+pub(crate) fn whole_millis(after: Duration) -> u64 {
     u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::ALLOW;
 use http::{Request, StatusCode};
@@ -10,8 +9,10 @@ use hyper::body::Incoming;
 use tenantry_server::Server;
 use tenantry_server::config::HttpSettings;
 use tenantry_types::{RequestId, ServiceError};
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
+use crate::grpc::Standard;
 use crate::pool::Pool;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::{admin, metrics, v1, v2};
@@ -21,8 +22,10 @@ pub(crate) struct Edge {
     pub(crate) server: Arc<Server>,
     pub(crate) settings: HttpSettings,
     pub(crate) pool: Pool,
+    pub(crate) standard: Standard,
+    /// Cancelled when the server is told to stop.
+    pub(crate) stopping: CancellationToken,
     admin: axum::Router,
-    draining: AtomicBool,
 }
 
 /// Which listener a connection came to.
@@ -32,18 +35,22 @@ pub(crate) enum Entrance {
     Main,
     /// `/metrics`.
     Metrics,
+    /// gRPC.
+    Grpc,
 }
 
 impl Edge {
-    pub(crate) fn new(server: Arc<Server>, settings: HttpSettings) -> Self {
+    pub(crate) async fn new(server: Arc<Server>, settings: HttpSettings) -> Self {
         let places = std::thread::available_parallelism().map_or(1, usize::from);
         let admin = admin::router(Arc::clone(&server), &settings);
-        Self { server, settings, pool: Pool::new(places), admin, draining: AtomicBool::new(false) }
+        let stopping = CancellationToken::new();
+        let standard = Standard::new(stopping.clone()).await;
+        Self { server, settings, pool: Pool::new(places), standard, stopping, admin }
     }
 
     /// Whether new connections are refused and old ones end with their current request.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.stopping.is_cancelled()
     }
 
     /// Whether requests are taken.
@@ -51,8 +58,10 @@ impl Edge {
         self.server.is_ready() && !self.is_draining()
     }
 
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    pub(crate) async fn drain(&self) {
+        // First, so that whoever watches hears of it before the connections end.
+        self.standard.drain().await;
+        self.stopping.cancel();
     }
 
     /// Answers one request.

@@ -15,14 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, Requests};
+use crate::grpc;
 use crate::route::{Edge, Entrance};
 
 /// The most bytes of a request's line and headers.
-const MAX_HEADER_BYTES: usize = 32 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most bytes of a connection's read buffer: what one read of a large body takes.
-const MAX_BUFFER_BYTES: usize = 256 << 10;
+pub(crate) const MAX_BUFFER_BYTES: usize = 256 << 10;
 /// Connections to the metrics listener: a few scrapers.
 const MAX_METRICS_CONNECTIONS: usize = 32;
+/// The listeners.
+const DOORS: usize = 3;
 /// How long accepting pauses when the process has no descriptors left: until some connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,15 +34,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listeners {
     main: TcpListener,
     metrics: TcpListener,
+    grpc: TcpListener,
 }
 
 impl Listeners {
-    /// Binds both addresses; port 0 lets the system choose.
+    /// Binds the addresses of the settings; port 0 lets the system choose.
     ///
     /// # Errors
     /// What the system says, with the address it says it of.
-    pub async fn bind(listen: SocketAddr, metrics_listen: SocketAddr) -> io::Result<Self> {
-        Ok(Self { main: bind(listen).await?, metrics: bind(metrics_listen).await? })
+    pub async fn bind(settings: &HttpSettings) -> io::Result<Self> {
+        Ok(Self {
+            main: bind(settings.listen).await?,
+            metrics: bind(settings.metrics_listen).await?,
+            grpc: bind(settings.grpc_listen).await?,
+        })
     }
 
     /// Where the data plane and the admin API are reached.
@@ -56,6 +64,14 @@ impl Listeners {
     /// What the system says.
     pub fn metrics_address(&self) -> io::Result<SocketAddr> {
         self.metrics.local_addr()
+    }
+
+    /// Where gRPC is reached.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn grpc_address(&self) -> io::Result<SocketAddr> {
+        self.grpc.local_addr()
     }
 }
 
@@ -75,8 +91,8 @@ pub async fn serve(
 ) {
     let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let drain_timeout = settings.drain_timeout;
-    let edge = Arc::new(Edge::new(server, settings));
-    let stopping = CancellationToken::new();
+    let edge = Arc::new(Edge::new(server, settings).await);
+    let stopping = edge.stopping.clone();
     let tracker = TaskTracker::new();
     let door = |entrance, listener, max_connections| Door {
         entrance,
@@ -87,12 +103,12 @@ pub async fn serve(
         tracker: tracker.clone(),
     };
     tracker.spawn(door(Entrance::Main, listeners.main, max_connections).run());
+    tracker.spawn(door(Entrance::Grpc, listeners.grpc, max_connections).run());
     tracker.spawn(door(Entrance::Metrics, listeners.metrics, MAX_METRICS_CONNECTIONS).run());
 
     shutdown.await;
-    tracing::info!(connections = tracker.len().saturating_sub(2), "draining");
-    edge.drain();
-    stopping.cancel();
+    tracing::info!(connections = tracker.len().saturating_sub(DOORS), "draining");
+    edge.drain().await;
     tracker.close();
     if tokio::time::timeout(drain_timeout, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "the time to drain is over; closing the rest");
@@ -125,10 +141,12 @@ impl Door {
             let Ok(place) = place else { return };
             match accepted {
                 Ok((stream, _)) => {
-                    let connection =
-                        serve_connection(self.entrance, stream, Arc::clone(&self.edge), self.stopping.clone());
+                    let (entrance, edge, stopping) = (self.entrance, Arc::clone(&self.edge), self.stopping.clone());
                     self.tracker.spawn(async move {
-                        connection.await;
+                        match entrance {
+                            Entrance::Grpc => grpc::connection::serve(stream, edge, stopping).await,
+                            _ => serve_connection(entrance, stream, edge, stopping).await,
+                        }
                         drop(place);
                     });
                 }

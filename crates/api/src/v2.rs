@@ -2,7 +2,7 @@
 
 mod config;
 mod generate;
-mod repository;
+pub(crate) mod repository;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -159,7 +159,7 @@ async fn serve_caller(
     }
 }
 
-fn unimplemented() -> ServiceError {
+pub(crate) fn unimplemented() -> ServiceError {
     ServiceError::new(ErrorCode::Unimplemented, "this server does not offer this part of the protocol")
 }
 

@@ -10,6 +10,8 @@
 
 #[path = "http/openai.rs"]
 mod openai;
+#[path = "http/grpc.rs"]
+mod grpc;
 mod support;
 #[path = "http/triton.rs"]
 mod triton;

@@ -68,7 +68,7 @@ impl Server {
         let data = folder.path().join("data");
         // Warnings only: the log is no part of the measurement.
         let text = format!(
-            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n{workers}\n[log]\nfilter = \"warn\"\n",
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\ngrpc_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n{workers}\n[log]\nfilter = \"warn\"\n",
             data.display().to_string(),
             bench.models.library.display().to_string()
         );

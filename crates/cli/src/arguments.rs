@@ -158,6 +158,9 @@ pub(crate) struct Serve {
     /// Address of /metrics; overrides the configuration. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<std::net::SocketAddr>,
+    /// Address of gRPC; overrides the configuration. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) grpc_listen: Option<std::net::SocketAddr>,
     /// Write the ready line to this file too, once requests are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,

@@ -64,11 +64,13 @@ pub(crate) fn run(arguments: &Demo, json: bool) -> Result<()> {
 /// The defaults, in a folder of the demo's own, on free ports; says whether the usual ones were taken.
 fn settings(data_dir: &Path) -> Result<(Settings, bool)> {
     let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
-    let wanted = (config.http.listen, config.http.metrics_listen);
+    let addresses = |config: &Config| (config.http.listen, config.http.grpc_listen, config.http.metrics_listen);
+    let wanted = addresses(&config);
     config.http.listen = free_or_any(wanted.0);
-    config.http.metrics_listen = free_or_any(wanted.1);
+    config.http.grpc_listen = free_or_any(wanted.1);
+    config.http.metrics_listen = free_or_any(wanted.2);
     config.log.format = LogFormat::Json;
-    let moved = (config.http.listen, config.http.metrics_listen) != wanted;
+    let moved = addresses(&config) != wanted;
     Ok((Settings::from_config(&config)?, moved))
 }
 

@@ -86,6 +86,7 @@ pub(crate) fn run(file: &ConfigFile, json: bool) -> Result<ExitCode> {
         database(&settings),
     ];
     checks.push(port("port", settings.http.listen));
+    checks.push(port("gRPC port", settings.http.grpc_listen));
     checks.push(port("metrics port", settings.http.metrics_listen));
     let report = Report { ok: checks.iter().all(|check| check.state != State::Failed), checks };
     if json {
@@ -297,7 +298,7 @@ fn port(name: &'static str, address: SocketAddr) -> Check {
                 Client::with_patience(&server, None, Some(PORT_TIMEOUT)).get::<serde_json::Value>("/v2").is_ok();
             let who = if is_ours { "a server of the protocol already answers" } else { "another program listens" };
             Check {
-                hint: Some("stop it, or choose another with --listen and --metrics-listen".to_owned()),
+                hint: Some("stop it, or choose another with --listen, --grpc-listen and --metrics-listen".to_owned()),
                 ..Check::new(name, State::Warning, format!("{address} is taken: {who}"))
             }
         }

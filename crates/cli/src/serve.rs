@@ -48,6 +48,7 @@ fn settings(arguments: &Serve) -> Result<Settings> {
     }
     config.http.listen = arguments.listen.unwrap_or(config.http.listen);
     config.http.metrics_listen = arguments.metrics_listen.unwrap_or(config.http.metrics_listen);
+    config.http.grpc_listen = arguments.grpc_listen.unwrap_or(config.http.grpc_listen);
     Ok(Settings::from_config(&config)?)
 }
 
@@ -144,6 +145,8 @@ pub(crate) struct Running {
     signals: Signals,
     /// Where the API is.
     pub(crate) address: SocketAddr,
+    /// Where gRPC is.
+    pub(crate) grpc_address: SocketAddr,
     /// Where `/metrics` is.
     pub(crate) metrics_address: SocketAddr,
 }
@@ -155,10 +158,10 @@ impl Running {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let start = async {
             // First what fails most: a port that is taken.
-            let listeners = Listeners::bind(settings.http.listen, settings.http.metrics_listen)
+            let listeners = Listeners::bind(&settings.http)
                 .await
                 .map_err(|error| anyhow::anyhow!("{error}{}", listen_hint(&error)))?;
-            let (address, metrics_address) = (listeners.address()?, listeners.metrics_address()?);
+            let addresses = (listeners.address()?, listeners.grpc_address()?, listeners.metrics_address()?);
             let store_config =
                 StoreConfig { database_url: settings.database_url.clone(), data_dir: settings.data_dir.clone() };
             let store = Store::open(&store_config)
@@ -176,10 +179,11 @@ impl Running {
             };
             let edges =
                 tokio::spawn(tenantry_api::serve(Arc::clone(&server), listeners, settings.http.clone(), shutdown));
-            Ok::<_, anyhow::Error>((store, server, edges, Signals::new()?, address, metrics_address))
+            Ok::<_, anyhow::Error>((store, server, edges, Signals::new()?, addresses))
         };
-        let (store, server, edges, signals, address, metrics_address) = runtime.block_on(start)?;
-        Ok(Self { runtime, settings, store, server, edges, stop, signals, address, metrics_address })
+        let (store, server, edges, signals, addresses) = runtime.block_on(start)?;
+        let (address, grpc_address, metrics_address) = addresses;
+        Ok(Self { runtime, settings, store, server, edges, stop, signals, address, grpc_address, metrics_address })
     }
 
     /// Does something at the first SIGTERM or SIGINT from now on.
@@ -222,7 +226,7 @@ impl Running {
 fn listen_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "\nhint: another program has it (a Tenantry already?); choose another with --listen or --metrics-listen"
+            "\nhint: another program has it (a Tenantry already?); choose another with --listen, --grpc-listen or --metrics-listen"
         }
         std::io::ErrorKind::PermissionDenied => "\nhint: ports below 1024 need privileges; choose a higher one",
         _ => "",
@@ -254,6 +258,7 @@ impl Signals {
 struct Ready {
     ready: bool,
     url: String,
+    grpc_address: String,
     metrics_url: String,
     pid: u32,
 }
@@ -264,6 +269,7 @@ fn announce(running: &Running, ready_file: Option<&Path>) -> Result<()> {
     let ready = Ready {
         ready: true,
         url: format!("http://{}", running.address),
+        grpc_address: running.grpc_address.to_string(),
         metrics_url: format!("http://{}/metrics", running.metrics_address),
         pid: std::process::id(),
     };
@@ -275,7 +281,10 @@ fn announce(running: &Running, ready_file: Option<&Path>) -> Result<()> {
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
     if std::io::stdout().is_terminal() {
-        println!("Tenantry is ready on {}; metrics are on {}", ready.url, ready.metrics_url);
+        println!(
+            "Tenantry is ready on {}; gRPC is on {}, metrics are on {}",
+            ready.url, ready.grpc_address, ready.metrics_url
+        );
     } else {
         println!("{line}");
     }

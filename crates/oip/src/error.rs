@@ -4,8 +4,10 @@ use std::fmt;
 
 use tenantry_types::error::sanitise;
 use tenantry_types::name::NameError;
+use tenantry_types::tensor::MAX_RANK;
 use tenantry_types::{DataType, Shape};
 
+use crate::grpc::WireError;
 use crate::limits::MAX_ECHO_CHARS;
 
 /// Why a body is not a valid v2 message. Always the sender's fault; sending it again does not help.
@@ -58,6 +60,47 @@ pub enum DecodeError {
     DuplicateOutput {
         /// The name, sanitised.
         name: String,
+    },
+    /// Not a Protocol Buffers message, or not the one that was expected there.
+    #[error("the message is not a ModelInferRequest: {0}")]
+    Message(#[from] WireError),
+    /// More of something than is accepted.
+    #[error("the message has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are accepted.
+        limit: usize,
+    },
+    /// A text that is too long.
+    #[error("{what} has more than {limit} bytes")]
+    TooLong {
+        /// Which.
+        what: &'static str,
+        /// How many bytes are accepted.
+        limit: usize,
+    },
+    /// A parameter of the wrong kind.
+    #[error("parameter `{name}` must be {expected}")]
+    Parameter {
+        /// The name, sanitised.
+        name: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// Not one buffer of raw contents for each input.
+    #[error("raw_input_contents has {got} entries for {expected} inputs; send one for each, in their order")]
+    RawCount {
+        /// Entries that came.
+        got: usize,
+        /// Inputs that came.
+        expected: usize,
+    },
+    /// More comes out of compact contents than is accepted.
+    #[error("the inputs have more than {limit_bytes} bytes when decoded")]
+    TooLarge {
+        /// How many bytes are accepted.
+        limit_bytes: usize,
     },
     /// A response names a model in a way no model is named.
     #[error("the response's model name is not one: {0}")]
@@ -171,6 +214,73 @@ pub enum TensorProblem {
     /// An element type that JSON cannot carry.
     #[error("is {0}, which has no JSON form; send it as binary data (`binary_data_size`)")]
     NoJsonForm(DataType),
+    /// Not the name of an element type.
+    #[error("has the datatype `{got}`; expected one of BOOL, [U]INT8/16/32/64, FP16, BF16, FP32, FP64, BYTES")]
+    UnknownDataType {
+        /// What came, sanitised.
+        got: String,
+    },
+    /// A shape that is none.
+    #[error("has a shape with a negative extent or more than {MAX_RANK} of them")]
+    Extents,
+    /// Contents that are not a message.
+    #[error("has contents that cannot be read: {0}")]
+    Contents(#[from] WireError),
+    /// Contents twice.
+    #[error("has contents more than once")]
+    RepeatedContents,
+    /// Both forms of data in one message.
+    #[error("has contents beside the message's raw_input_contents; send one of them")]
+    MixedContents,
+    /// Raw contents of another length than shape and element type ask for.
+    #[error("has {got} bytes in raw_input_contents; shape {shape:?} of {datatype} needs {expected}")]
+    RawSize {
+        /// Bytes that came.
+        got: usize,
+        /// The tensor's shape.
+        shape: Shape,
+        /// The tensor's element type.
+        datatype: DataType,
+        /// What they need.
+        expected: u64,
+    },
+    /// An element type without typed contents.
+    #[error("is {0}, which has no typed contents; send it in raw_input_contents")]
+    RawOnly(DataType),
+    /// Elements in another type's field.
+    #[error("has contents of another type; the elements of {datatype} go in {expected}")]
+    WrongContents {
+        /// The tensor's element type.
+        datatype: DataType,
+        /// The field they go in.
+        expected: &'static str,
+    },
+    /// Another number of elements than the shape says.
+    #[error("has {got} elements in its contents; shape {shape:?} needs {expected}")]
+    ContentsCount {
+        /// How many came (or "more than" as many as expected).
+        got: String,
+        /// The tensor's shape.
+        shape: Shape,
+        /// What it needs.
+        expected: u64,
+    },
+    /// An element out of range.
+    #[error("has {got} at element {index} of its contents, which is out of the range of {datatype}")]
+    ContentsElement {
+        /// Which element, counted in row-major order from 0.
+        index: u64,
+        /// What came.
+        got: String,
+        /// The tensor's element type.
+        datatype: DataType,
+    },
+    /// More comes out of compact contents than is accepted.
+    #[error("has more than {limit_bytes} bytes when decoded")]
+    TooLarge {
+        /// How many bytes are accepted.
+        limit_bytes: usize,
+    },
     /// Not an array.
     #[error("has `data` that is not an array; expected an array of {datatype} elements")]
     NotAnArray {
@@ -206,6 +316,11 @@ pub enum TensorProblem {
 }
 
 impl DecodeError {
+    /// Whether it is the amount that is refused, not the form.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
     /// A problem with the tensor `name`, which may hold anything.
     pub(crate) fn tensor(kind: TensorKind, name: &str, problem: TensorProblem) -> Self {
         Self::Tensor { kind, name: echo(name), problem }
@@ -262,6 +377,9 @@ pub enum EncodeError {
         /// The parameter.
         name: String,
     },
+    /// More bytes than a gRPC message can have.
+    #[error("the answer has more bytes than a gRPC message can carry")]
+    TooLarge,
     /// A raw request that wants to carry more than its one tensor.
     #[error("a raw request carries the data of one tensor and nothing else")]
     RawCarriesDataOnly,

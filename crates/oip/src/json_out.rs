@@ -32,6 +32,7 @@ pub(crate) fn write_parameter(json: &mut Vec<u8>, name: &str, value: &ParameterV
     match value {
         ParameterValue::Bool(value) => write_value(json, value),
         ParameterValue::Int(value) => write_value(json, value),
+        ParameterValue::Uint(value) => write_value(json, value),
         ParameterValue::Double(value) if !value.is_finite() => {
             return Err(EncodeError::Parameter { name: echo(name) });
         }

@@ -22,6 +22,7 @@ mod elements;
 mod error;
 mod framing;
 pub mod generate;
+pub mod grpc;
 mod header;
 mod json_out;
 pub mod limits;

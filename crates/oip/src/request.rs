@@ -147,7 +147,7 @@ fn read_binary(header: &TensorHeader<'_>, announced: u64, rest: &mut Payload) ->
 }
 
 /// The engine's behaviour for other bytes than 0 and 1 is not defined.
-fn check_bools(data: &Payload) -> Result<(), TensorProblem> {
+pub(crate) fn check_bools(data: &Payload) -> Result<(), TensorProblem> {
     let mut bytes = data.parts().iter().flat_map(|part| part.iter());
     match bytes.position(|byte| *byte > 1) {
         None => Ok(()),

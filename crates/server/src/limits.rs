@@ -286,22 +286,31 @@ impl Permit {
             body_bytes: 0,
             arrived: now,
         };
-        for gate in narrow {
-            gate.check_body(body_bytes)?;
-            gate.enter(&permit.tenant.load)?;
-            permit.narrow.push(gate);
-        }
+        permit.enter_all(narrow, body_bytes)?;
         permit.hold(body_bytes)?;
-        permit.keep_pace(now)?;
+        permit.keep_pace(0, now)?;
         Ok(permit)
     }
 
-    /// Last, because it alone is not given back when the request ends.
-    fn keep_pace(&self, now: MonotonicTime) -> Result<(), ServiceError> {
-        let gates = || std::iter::once(&self.tenant.gate).chain(self.narrow.iter().map(|gate| &**gate));
-        for (passed, gate) in gates().enumerate() {
+    fn enter_all(&mut self, narrow: NarrowGates, body_bytes: u64) -> Result<(), ServiceError> {
+        for gate in narrow {
+            gate.check_body(body_bytes)?;
+            gate.enter(&self.tenant.load)?;
+            self.narrow.push(gate);
+        }
+        Ok(())
+    }
+
+    fn gates(&self) -> impl Iterator<Item = &Gate> {
+        std::iter::once(&self.tenant.gate).chain(self.narrow.iter().map(|gate| &**gate))
+    }
+
+    /// Counts the request in the rates of all gates but the first `passed`, which have counted it. Last, because a rate alone
+    /// is not given back when the request ends.
+    fn keep_pace(&self, passed: usize, now: MonotonicTime) -> Result<(), ServiceError> {
+        for (index, gate) in self.gates().enumerate().skip(passed) {
             if let Err(error) = gate.keep_pace(now) {
-                gates().take(passed).for_each(Gate::give_back_pace);
+                self.gates().take(index).skip(passed).for_each(Gate::give_back_pace);
                 return Err(error);
             }
         }

@@ -185,7 +185,11 @@ impl Server {
     ) -> Result<Permit, ServiceError> {
         let outcome = match self.check_call(principal, model) {
             Err(below) => Err(below),
-            Ok(()) => self.take_place(principal, self.narrow_gates(principal, model), content_length),
+            Ok(()) => {
+                let mut narrow = self.deployment_gate(principal, model);
+                narrow.extend(self.key_gate(principal));
+                self.take_place(principal, narrow, content_length)
+            }
         };
         outcome.inspect_err(|error| self.count_refusal(principal, error))
     }

@@ -110,6 +110,8 @@ pub enum ParameterValue {
     Bool(bool),
     /// A whole number.
     Int(i64),
+    /// A whole number above those of [`Self::Int`].
+    Uint(u64),
     /// A number.
     Double(f64),
     /// A text.

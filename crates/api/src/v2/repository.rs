@@ -27,13 +27,18 @@ struct Entry {
 
 impl From<RepositoryEntry> for Entry {
     fn from(RepositoryEntry { name, version }: RepositoryEntry) -> Self {
-        let state = match version.state {
-            VersionState::Loading => "LOADING",
-            VersionState::Available => "READY",
-            VersionState::Unavailable => "UNAVAILABLE",
-        };
+        let state = state(version.state);
         let reason = version.reason.unwrap_or_default();
         Self { name: name.to_string(), version: version.number.to_string(), state, reason }
+    }
+}
+
+/// The extension's word for where a version is on its way.
+pub(crate) fn state(state: VersionState) -> &'static str {
+    match state {
+        VersionState::Loading => "LOADING",
+        VersionState::Available => "READY",
+        VersionState::Unavailable => "UNAVAILABLE",
     }
 }
 
@@ -57,7 +62,7 @@ fn body(payload: &Payload) -> Result<Body, ServiceError> {
 }
 
 /// Models come and go by the admin API, where they are registered, checked and recorded.
-fn refused(what: &str) -> ServiceError {
+pub(crate) fn refused(what: &str) -> ServiceError {
     ServiceError::new(
         ErrorCode::Unimplemented,
         format!("{what} is not taken here: models and their settings are changed through /admin/v1 or `tenantry push`"),

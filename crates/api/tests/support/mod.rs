@@ -1,5 +1,7 @@
 //! A whole server on a port of its own, and a client that sends exactly the bytes it is told to.
 
+pub(crate) mod grpc;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A server with a platform administrator's key.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) grpc_address: SocketAddr,
     pub(crate) metrics_address: SocketAddr,
     pub(crate) admin_key: String,
     pub(crate) server: Arc<Server>,
@@ -64,14 +67,25 @@ impl Running {
         let config = ServerConfig { data_dir: data_dir.clone(), limits: settings.limits };
         let server = Server::start(config, store, node).await.unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listeners = Listeners::bind(any, any).await.unwrap();
+        (settings.http.listen, settings.http.grpc_listen, settings.http.metrics_listen) = (any, any, any);
+        let listeners = Listeners::bind(&settings.http).await.unwrap();
         let (address, metrics_address) = (listeners.address().unwrap(), listeners.metrics_address().unwrap());
+        let grpc_address = listeners.grpc_address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(tenantry_api::serve(Arc::clone(&server), listeners, settings.http, async {
             let _ = stopped.await;
         }));
         let admin_key = std::fs::read_to_string(data_dir.join("admin.key")).unwrap().trim().to_owned();
-        Self { address, metrics_address, admin_key, server, stop: Some(stop), serving: Some(serving), _folder: folder }
+        Self {
+            address,
+            grpc_address,
+            metrics_address,
+            admin_key,
+            server,
+            stop: Some(stop),
+            serving: Some(serving),
+            _folder: folder,
+        }
     }
 
     pub(crate) fn begin_drain(&mut self) {

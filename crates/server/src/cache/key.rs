@@ -103,6 +103,10 @@ fn parameter(hash: &mut Sha256, value: &ParameterValue) {
             hash.update([2]);
             number(hash, value.to_bits());
         }
+        ParameterValue::Uint(value) => {
+            hash.update([4]);
+            number(hash, *value);
+        }
         ParameterValue::String(value) => {
             hash.update([3]);
             text(hash, value);

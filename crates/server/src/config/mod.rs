@@ -64,6 +64,8 @@ table! {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8000));
         /// Address of `/metrics`, which asks for no key: keep it on a private network.
         metrics_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8002));
+        /// Address of gRPC. The limits of this table hold for it as well.
+        grpc_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8001));
         /// The largest inference body, before and after decompression.
         max_body: ByteSize = ByteSize(tenantry_types::limits::DEFAULT_MAX_BODY_BYTES as u64);
         /// The most connections at the same time.

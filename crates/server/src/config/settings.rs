@@ -60,6 +60,8 @@ pub struct HttpSettings {
     pub listen: SocketAddr,
     /// Address of `/metrics`.
     pub metrics_listen: SocketAddr,
+    /// Address of gRPC.
+    pub grpc_listen: SocketAddr,
     /// The largest inference body, before and after decompression.
     pub max_body_bytes: u64,
     /// The largest upload.
@@ -246,6 +248,7 @@ impl Settings {
             http: HttpSettings {
                 listen: config.http.listen,
                 metrics_listen: config.http.metrics_listen,
+                grpc_listen: config.http.grpc_listen,
                 max_body_bytes: config.http.max_body.0,
                 max_upload_bytes: config.store.max_model.0,
                 max_connections: config.http.max_connections,

@@ -150,6 +150,7 @@ fn lengths_and_places_are_not_confused() {
         with(|r| r.outputs.clear()),
         // One number in four types.
         with(|r| r.parameters[0].1 = ParameterValue::Double(1.0)),
+        with(|r| r.parameters[0].1 = ParameterValue::Uint(1)),
         with(|r| r.parameters[0].1 = ParameterValue::Bool(true)),
         with(|r| r.parameters[0].1 = ParameterValue::String("1".to_owned())),
         with(|r| r.tenant = TenantId::from_parts(1, [2; 10])),
