@@ -8,10 +8,10 @@
     reason = "helpers of tests, which the lints do not recognise as such"
 )]
 
-#[path = "http/openai.rs"]
-mod openai;
 #[path = "http/grpc.rs"]
 mod grpc;
+#[path = "http/openai.rs"]
+mod openai;
 mod support;
 #[path = "http/triton.rs"]
 mod triton;

@@ -280,6 +280,7 @@ fn sum(one: Timing, other: Timing) -> Timing {
         batch_wait: add(one.batch_wait, other.batch_wait),
         batch_time: add(one.batch_time, other.batch_time),
         suspended: add(one.suspended, other.suspended),
+        rows: one.rows.max(other.rows),
         batch_rows: one.batch_rows.max(other.batch_rows),
         phase: other.phase,
     }

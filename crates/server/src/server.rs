@@ -186,9 +186,7 @@ impl Server {
         let outcome = match self.check_call(principal, model) {
             Err(below) => Err(below),
             Ok(()) => {
-                let mut narrow = self.deployment_gate(principal, model);
-                narrow.extend(self.key_gate(principal));
-                self.take_place(principal, narrow, content_length)
+                self.take_place(principal, self.narrow_gates(principal, model), content_length)
             }
         };
         outcome.inspect_err(|error| self.count_refusal(principal, error))

@@ -82,7 +82,8 @@ async fn errors_have_the_form_their_clients_read() {
     let (_, other) = running.tenant("globex").await;
 
     for path in ["/v1/models", "/v1/models/m", "/openai/v1/models"] {
-        for (key, expected) in [(None, "didn't provide an API key"), (Some("sk-not-a-real-old-key"), "sk-no*****-key")] {
+        for (key, expected) in [(None, "didn't provide an API key"), (Some("sk-not-a-real-old-key"), "sk-no*****-key")]
+        {
             let answer = running.send("GET", path, key, &[], b"").await;
             let error = error(&answer);
             assert_eq!((answer.status, &error["code"]), (401, &json!("invalid_api_key")), "{path}");

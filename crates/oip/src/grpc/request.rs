@@ -5,7 +5,8 @@ use std::time::Duration;
 use tenantry_types::limits::{MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use tenantry_types::tensor::{MAX_RANK, element_count};
 use tenantry_types::{
-    DataType, InferRequest, Inputs, ModelRef, OutputRequest, ParameterValue, Parameters, Payload, Shape, Tensor,
+    DataType, InferRequest, Inputs, ModelRef, OutputRequest, ParameterValue, Parameters, Payload, Priority, Shape,
+    Tensor,
 };
 
 use super::contents::read_contents;
@@ -109,6 +110,7 @@ impl RequestParts {
             inputs: Inputs::Named(tensors),
             outputs,
             timeout: known.timeout_us.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros),
+            priority: Priority::from_client(known.priority.unwrap_or(0)),
         };
         let form = Form::binary_if(known.binary_data_output.unwrap_or(is_raw));
         Ok(DecodedCall { request, form, grown_bytes: tensor_bytes.saturating_sub(message_bytes) as u64 })
@@ -143,6 +145,7 @@ fn short_text(value: Value<'_>, number: u32, what: &'static str, limit: usize) -
 #[derive(Default)]
 struct KnownParameters {
     timeout_us: Option<u64>,
+    priority: Option<u64>,
     binary_data_output: Option<bool>,
     other: Parameters,
 }
@@ -158,6 +161,10 @@ fn read_parameters(entries: &[Payload]) -> Result<KnownParameters, DecodeError> 
                 known.timeout_us = Some(timeout_us);
             }
             ("timeout", _) => return Err(expects("a whole number, zero or more")),
+            ("priority", ParameterValue::Int(level)) => {
+                known.priority = Some(u64::try_from(*level).map_err(|_| expects("a whole number, zero or more"))?);
+            }
+            ("priority", _) => return Err(expects("a whole number, zero or more")),
             ("binary_data_output", ParameterValue::Bool(binary)) => known.binary_data_output = Some(*binary),
             ("binary_data_output", _) => return Err(expects("true or false")),
             _ if known.other.iter().any(|(earlier, _)| *earlier == name) => {
