@@ -67,13 +67,14 @@ test-cgroup2: tools ## Control groups of version 2, in a machine of its own (Use
 	  sed -n 's/.*"executable":"\([^"]*\/cgroup-[^"]*\)".*/\1/p') && tests/uml/run "$$program"
 
 fuzz: tools ## Fuzz what clients, owners, workers and imported folders send, FUZZ_SECONDS (10) each; what is found stays in target/fuzz
-	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found{,_worker,_pbtxt,_manifest,_media} && \
+	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found{,_worker,_pbtxt,_manifest,_media,_untyped} && \
 	options="-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5 -artifact_prefix=target/fuzz/ -verbosity=0" && \
 	$$programs/v2_body $$options -max_len=8192 -dict=fuzz/v2_body.dict target/fuzz/found fuzz/corpus/v2_body && \
 	$$programs/worker_protocol $$options -max_len=1024 target/fuzz/found_worker fuzz/corpus/worker_protocol && \
 	$$programs/pbtxt $$options -max_len=4096 target/fuzz/found_pbtxt fuzz/corpus/pbtxt && \
 	$$programs/manifest $$options -max_len=2048 target/fuzz/found_manifest fuzz/corpus/manifest && \
-	$$programs/media $$options -max_len=4096 target/fuzz/found_media fuzz/corpus/media
+	$$programs/media $$options -max_len=4096 target/fuzz/found_media fuzz/corpus/media && \
+	$$programs/untyped_body $$options -max_len=1024 -dict=fuzz/untyped_body.dict target/fuzz/found_untyped fuzz/corpus/untyped_body
 
 e2e: build models venv ## The real binary with real models, driven by tritonclient; and the demo
 	$(PYTHON) -m pytest tests/e2e
