@@ -18,12 +18,15 @@ def client(studio):  # noqa: F811
         yield made
 
 
+@pytest.mark.conformance(client="openai", call="models.list", covers="own and shared models")
+@pytest.mark.conformance(client="openai", call="models.retrieve", covers="by name and by owner/name")
 def test_models_are_listed_and_retrieved(client):
     listed = {model.id: model for model in client.models.list()}
     assert listed["sentences"].owned_by == "studio" and listed["sentences"].object == "model"
     assert client.models.retrieve("studio/sentences").created == listed["sentences"].created
 
 
+@pytest.mark.conformance(client="openai", call="embeddings.create", covers="a list of texts, base64 and float, usage in tokens")
 def test_embeddings_of_texts_are_those_of_the_v2_protocol(client, studio):  # noqa: F811
     texts = ["A cat sleeps on the sofa.", "Grüße aus München"]
     # The client asks for base64 unless told otherwise, and unpacks it.
@@ -36,6 +39,7 @@ def test_embeddings_of_texts_are_those_of_the_v2_protocol(client, studio):  # no
     np.testing.assert_allclose([e.embedding for e in floats.data], [e.embedding for e in answer.data], rtol=1e-6)
 
 
+@pytest.mark.conformance(client="openai", call="embeddings.create", covers="token ids and lists of them")
 def test_token_ids_mean_what_their_text_means(client):
     from tokenizers import Tokenizer
 
@@ -52,6 +56,9 @@ def test_token_ids_mean_what_their_text_means(client):
         assert of_ids.usage == of_text.usage
 
 
+@pytest.mark.conformance(client="openai", call="errors", covers="each status is the exception its users catch")
+@pytest.mark.refusal(protocol="OpenAI", what="chat.completions, completions", answer="501",
+                     reason="they come with the engine for language models")
 def test_errors_are_the_clients_exceptions(client, studio):  # noqa: F811
     with pytest.raises(openai.NotFoundError) as missing:
         client.embeddings.create(model="nothing", input="hi")
@@ -73,6 +80,7 @@ def test_errors_are_the_clients_exceptions(client, studio):  # noqa: F811
     assert absent.value.status_code == 501 and "engine" in absent.value.message
 
 
+@pytest.mark.conformance(client="openai", call="retries", covers="a refused request is sent again when it was told to be")
 def test_a_rate_is_waited_for_by_the_client(studio):  # noqa: F811
     tenant = studio.server.tenant("hasty")
     settings = {"generation": 0, "settings": {"request_rate": {"per_second": 5, "burst": 1}}}
@@ -94,6 +102,7 @@ def test_a_rate_is_waited_for_by_the_client(studio):  # noqa: F811
     assert headers["x-ratelimit-remaining-requests"] == "0" and headers["x-ratelimit-reset-requests"].endswith("ms")
 
 
+@pytest.mark.conformance(client="curl", call="POST /openai/v1/embeddings", covers="KServe's prefix")
 def test_kserves_prefix_and_plain_bytes(client, studio):  # noqa: F811
     body = {"model": "sentences", "input": "hi", "encoding_format": "base64", "user": "somebody"}
     reply = studio.api.call("POST", "/openai/v1/embeddings", body)

@@ -87,6 +87,7 @@ DEEDS = ["sleeps on the sofa.", "was paid twice by mistake!", "never answers que
          "prefers tea with milk and two spoons of sugar in the afternoon, when the shop is quiet", "…"]
 
 
+@pytest.mark.conformance(client="tritonclient.http", call="infer", covers="sentences, as the reference library embeds them")
 def test_embeddings_equal_the_reference_on_a_hundred_sentences(studio):
     model = studio.has("sentences", "minilm/model.onnx", "minilm/tokenizer.json")
     sentences = [f"{subject} {deed}" for subject in SUBJECTS for deed in DEEDS]
@@ -111,6 +112,7 @@ def test_embeddings_equal_the_reference_on_a_hundred_sentences(studio):
     assert cosines.min() > 0.97, cosines.min()
 
 
+@pytest.mark.conformance(client="tritonclient.http", call="infer", covers="pictures, as the classifier's own package judges them")
 def test_a_classifier_answers_as_its_own_package_does(studio):
     model = studio.has("picture-safety", "nsfw/open_nsfw.onnx")
     x, y = np.meshgrid(np.arange(500), np.arange(375))
@@ -173,6 +175,7 @@ def reference_probabilities(samples):
     return np.array(probabilities)
 
 
+@pytest.mark.conformance(client="tritonclient.http", call="infer", covers="a minute of sound, as the reference hears it, whole and as a sequence")
 def test_speech_is_where_the_reference_hears_it_over_a_minute(studio):
     samples = minute()
     expected = reference_probabilities(samples.astype(np.float32) / 32768)
@@ -224,6 +227,7 @@ def page(lines):
     return file.getvalue()
 
 
+@pytest.mark.conformance(client="tritonclient.http", call="infer", covers="a chain of models: a page of text")
 def test_a_chain_reads_a_page(studio):
     studio.has("ocr-lines", "ocr/PP-OCRv6_det_small.onnx")
     studio.has("ocr-direction", "ocr/ch_ppocr_mobile_v2.0_cls_mobile.onnx")

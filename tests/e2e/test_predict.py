@@ -19,6 +19,8 @@ def curl(world, *arguments):
     return int(status), body
 
 
+@pytest.mark.conformance(client="curl", call="POST /v1/models/NAME:predict", covers="TF Serving: rows and columns, versions, status, metadata")
+@pytest.mark.conformance(client="curl", call="GET /v1/models/NAME", covers="TF Serving and KServe v1: status and readiness")
 def test_tensorflow_servings_lines(world):
     rows = {"instances": [{"a": [1, 2, 3], "b": [1, 1, 1]}, {"a": [4, 5, 6], "b": [2, 2, 2]}]}
     status, body = curl(world, "-d", json.dumps(rows), "/v1/models/sums:predict")
@@ -40,6 +42,7 @@ def test_tensorflow_servings_lines(world):
     assert [dim["size"] for dim in signature["inputs"]["a"]["tensor_shape"]["dim"]] == ["-1", "3"]
 
 
+@pytest.mark.conformance(client="curl", call="POST /v1/models/NAME/labels/LABEL:predict", covers="TF Serving: labels are aliases")
 def test_labels_are_aliases(world):
     assert world.acme.push("acme", "labelled", tiny_onnx.identity(tiny_onnx.FLOAT))["state"] == "ready"
     world.acme.expect("PUT", "/admin/v1/tenants/acme/models/labelled/aliases/stable", {"version": 1})
@@ -50,6 +53,7 @@ def test_labels_are_aliases(world):
     assert status == 404 and "canary" in json.loads(body)["error"]
 
 
+@pytest.mark.conformance(client="curl", call="POST /v1/models/NAME:predict", covers="TF Serving: base64")
 def test_bytes_are_base64_where_they_are_no_text(world):
     assert world.acme.push("acme", "texts", tiny_onnx.identity(tiny_onnx.STRING))["state"] == "ready"
     raw = base64.b64encode(b"\xff\x00").decode()
@@ -58,6 +62,7 @@ def test_bytes_are_base64_where_they_are_no_text(world):
     assert json.loads(body)["predictions"] == [[{"b64": base64.b64encode(b"plain").decode()}, {"b64": raw}]]
 
 
+@pytest.mark.conformance(client="curl", call="POST /predictions/NAME", covers="TorchServe: raw bodies and JSON")
 def test_torchserves_lines(world, tmp_path):
     assert subprocess.run(["curl", "-sS", world.server.url + "/ping"], capture_output=True).stdout == b'{"status":"Healthy"}'
     instance = tmp_path / "instance.json"
@@ -70,6 +75,8 @@ def test_torchserves_lines(world, tmp_path):
     assert status == 400 and "2" in json.loads(body)["error"]
 
 
+@pytest.mark.refusal(protocol="HTTP", what="classify, regress, explain", answer="501",
+                     reason="they are of signatures of TensorFlow and of explainers, which no ONNX model has")
 @pytest.mark.parametrize("verb", ["classify", "regress", "explain"])
 def test_what_has_no_place_here_says_why(world, verb):
     status, body = curl(world, "-d", "{}", f"/v1/models/sums:{verb}")
