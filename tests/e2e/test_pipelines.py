@@ -71,7 +71,10 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def studio(server):
-    return Studio(server)
+    """One for all test files: a fixture that is imported elsewhere is another fixture there."""
+    if not hasattr(server, "studio"):
+        server.studio = Studio(server)
+    return server.studio
 
 
 def session(name):
