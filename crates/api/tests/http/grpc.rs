@@ -272,8 +272,9 @@ async fn a_flood_of_resets_ends_its_own_connection_and_nobody_elses() {
     }
     drop(requests);
     let ended = tokio::time::timeout(crate::support::PATIENCE, connection).await.expect("the end").unwrap();
-    let reason = ended.expect_err("the server ends it").reason();
-    assert_eq!(reason, Some(h2::Reason::ENHANCE_YOUR_CALM));
+    let ended = ended.expect_err("the server ends it");
+    // What still comes after the server's last word is answered with a reset, which may overtake that word.
+    assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
     other.call("ModelInfer", Some(&key), &[], &ones("double", true)).await.message::<ModelInferResponse>();
 }
 
