@@ -185,9 +185,7 @@ impl Server {
     ) -> Result<Permit, ServiceError> {
         let outcome = match self.check_call(principal, model) {
             Err(below) => Err(below),
-            Ok(()) => {
-                self.take_place(principal, self.narrow_gates(principal, model), content_length)
-            }
+            Ok(()) => self.take_place(principal, self.narrow_gates(principal, model), content_length),
         };
         outcome.inspect_err(|error| self.count_refusal(principal, error))
     }
