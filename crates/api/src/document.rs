@@ -172,6 +172,11 @@ fn paths() -> Map<String, Value> {
         add("post", path, refused.body(object()));
     }
 
+    add(
+        "get",
+        "/",
+        Operation::new("v1", "Whether the server is there, as KServe's v1 clients ask. Needs no key.", object()),
+    );
     add("get", "/ping", Operation::new("torchserve", "Whether the server takes requests. Needs no key.", object()));
     for path in ["/predictions/{model}", "/predictions/{model}/{version}"] {
         let predict =
@@ -329,7 +334,7 @@ mod tests {
                     Some(V1Path::Model(model)) => Some(model.action == crate::path::V1Action::Predict),
                     None => None,
                 }
-            } else if path == "/ping" {
+            } else if path == "/ping" || path == "/" {
                 Some(false)
             } else {
                 path::parse_predictions(&path).map(|_| true)

@@ -80,6 +80,8 @@ impl Edge {
             unpack(reply, &id)
         } else if v1::is_torchserve(path) {
             v1::serve_torchserve(self, request, id).await
+        } else if path == "/" {
+            v1::serve_root(&request, &id)
         } else {
             reply::not_found(&id)
         };

@@ -83,6 +83,14 @@ async fn serve_caller(
     }
 }
 
+/// Answers `/`, where KServe's v1 clients ask whether the server is there. Needs no key.
+pub(crate) fn serve_root(request: &Request<Incoming>, id: &RequestId) -> Reply {
+    match *request.method() {
+        Method::GET | Method::HEAD => status::alive(),
+        _ => reply::method_not_allowed(GET, id),
+    }
+}
+
 /// Whether a path is TorchServe's.
 pub(crate) fn is_torchserve(path: &str) -> bool {
     path == "/ping" || path.starts_with("/predictions/")

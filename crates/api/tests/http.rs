@@ -104,7 +104,6 @@ async fn unknown_paths_and_wrong_methods_say_so() {
     let running = Running::start().await;
     let key = running.admin_key.clone();
     for path in [
-        "/",
         "/v1",
         "/v1/nothing",
         "/predictions",
@@ -121,6 +120,7 @@ async fn unknown_paths_and_wrong_methods_say_so() {
         answer.error();
     }
     for (method, path, allow) in [
+        ("POST", "/", "GET, HEAD"),
         ("DELETE", "/v2", "GET, HEAD"),
         ("POST", "/v2/health/live", "GET, HEAD"),
         ("GET", "/v2/models/m/infer", "POST"),

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tenantry_engine::Runtime;
 
 use crate::Bench;
 use crate::figures::{Figures, at_most, median};
-use crate::load::{Repeated, Seen};
+use crate::load::Repeated;
 use crate::models::Models;
 use crate::null;
 use crate::process::cpu_time;
-use crate::raw::Raw;
-use crate::server::Server;
+use crate::raw;
 
 /// Requests one after another in a round of the latency measurement.
 const ONE_BY_ONE: u64 = 5_000;
@@ -21,10 +19,7 @@ const CONNECTIONS: usize = 32;
 
 pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let subject = Models::matmul();
-    let runtime = Runtime::open(&bench.models.library)?;
-    let mut raw = Raw::load(&runtime, &subject)?;
-    let server = Server::start(bench)?;
-    let key = server.admin.tenant("acme")?;
+    let (mut raw, server, key) = raw::beside_server(bench, &subject)?;
     let digest = server.admin.upload("acme", &subject.model)?;
     server.admin.register("acme", subject.name, &digest)?;
     let request = Repeated::infer(server.address, subject.name, &key, &subject)?;
@@ -38,8 +33,8 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let mut ratios = Vec::new();
     for round in 1..=bench.rounds {
         let engine = micros(raw.single(2_000)?);
-        let null = micros(middle(null_request.one_by_one(ONE_BY_ONE)?));
-        let whole = micros(middle(request.one_by_one(ONE_BY_ONE)?));
+        let null = micros(null_request.one_by_one(ONE_BY_ONE)?.middle());
+        let whole = micros(request.one_by_one(ONE_BY_ONE)?.middle());
         eprintln!("latency round {round}: engine {engine:.1} us, null {null:.1} us, served {whole:.1} us");
         added.push(whole - engine);
         ratios.push((whole - engine) / null);
@@ -67,11 +62,6 @@ fn cpu_per_request(server: u32, request: &Repeated, time: Duration) -> Result<f6
     let before = cpu_time(server);
     let seen = request.flood(CONNECTIONS, time)?;
     Ok(micros(cpu_time(server).saturating_sub(before)) / seen.answers.max(1) as f64)
-}
-
-fn middle(mut seen: Seen) -> Duration {
-    seen.round_trips.sort_unstable();
-    seen.round_trips.get(seen.round_trips.len() / 2).copied().unwrap_or_default()
 }
 
 fn micros(duration: Duration) -> f64 {

@@ -35,6 +35,12 @@ impl Seen {
     pub(crate) fn per_second(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()
     }
+
+    /// The middle round trip of those that were kept.
+    pub(crate) fn middle(mut self) -> Duration {
+        self.round_trips.sort_unstable();
+        self.round_trips.get(self.round_trips.len() / 2).copied().unwrap_or_default()
+    }
 }
 
 impl Repeated {

@@ -13,6 +13,7 @@
 
 mod admin;
 mod cold;
+mod edges;
 mod fairness;
 mod figures;
 mod hostile;
@@ -49,7 +50,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation, hostile and media, which take longer than the others together.
+    /// Run these groups only; without it all but isolation, hostile, media and edges, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -107,6 +108,8 @@ enum Group {
     Hostile,
     /// What pipelines cost, and whom: large pictures, sentences.
     Media,
+    /// gRPC beside binary HTTP.
+    Edges,
 }
 
 /// What every measurement needs.
@@ -186,13 +189,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
-        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media),
+        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media | Group::Edges),
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 10] = [
+    let groups: [(Group, Measure); 11] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -203,6 +206,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Jail, jail::measure),
         (Group::Hostile, hostile::measure),
         (Group::Media, media::measure),
+        (Group::Edges, edges::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;

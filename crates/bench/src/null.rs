@@ -1,4 +1,5 @@
-//! The null server: the HTTP stack of `api` (hyper over tokio), reading the body and answering a constant.
+//! The null server: the HTTP stack of `api` (hyper over tokio), reading the body and answering a constant. Over HTTP/2 the
+//! constant is a message of gRPC.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,10 +8,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::process::{SERVER_CPU, on_cpu};
@@ -20,6 +22,8 @@ use crate::server::{Child, first_line};
 const JSON_BYTES: usize = 136;
 /// The whole answer: the JSON part and 16 floats.
 static ANSWER: &[u8] = &[b'x'; JSON_BYTES + 64];
+/// As long as the small model's answer over gRPC, framed.
+static MESSAGE: &[u8] = &[0; 5 + 110];
 
 /// The body of `tenantry-bench --null-server`: prints its address and serves until it is killed.
 pub(crate) fn play() -> Result<()> {
@@ -36,7 +40,14 @@ pub(crate) fn play() -> Result<()> {
 
 async fn serve(stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    // Ends when the load generator closes the connection.
+    let mut first = [0; 3];
+    // Both end when the load generator closes the connection.
+    if stream.peek(&mut first).await.is_ok() && first == *b"PRI" {
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service_fn(answer_call))
+            .await;
+        return;
+    }
     let _ = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service_fn(answer))
@@ -49,8 +60,21 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     }
     let mut response = Response::new(Full::new(Bytes::from_static(ANSWER)));
     let headers = response.headers_mut();
-    headers.insert("content-type", hyper::header::HeaderValue::from_static("application/octet-stream"));
-    headers.insert("inference-header-content-length", hyper::header::HeaderValue::from(JSON_BYTES));
+    headers.insert("content-type", HeaderValue::from_static("application/octet-stream"));
+    headers.insert("inference-header-content-length", HeaderValue::from(JSON_BYTES));
+    Ok(response)
+}
+
+async fn answer_call(
+    request: Request<Incoming>,
+) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    if let Ok(body) = request.into_body().collect().await {
+        std::hint::black_box(body.to_bytes());
+    }
+    let status = [(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))];
+    let body = Full::new(Bytes::from_static(MESSAGE)).with_trailers(async { Some(Ok(HeaderMap::from_iter(status))) });
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     Ok(response)
 }
 

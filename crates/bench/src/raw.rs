@@ -8,8 +8,10 @@ use tenantry_engine::{Form, InputTensor, Model, Runtime, SharedBytes, Source};
 use tenantry_types::DataType;
 use tenantry_types::model::EngineOptions;
 
+use crate::Bench;
 use crate::models::Subject;
 use crate::process::{SERVER_CPU, on_cpu};
+use crate::server::Server;
 
 /// A model in this process.
 pub(crate) struct Raw {
@@ -17,6 +19,14 @@ pub(crate) struct Raw {
     subject: Subject,
     /// How long the load took, from bytes to a session.
     pub(crate) load: Duration,
+}
+
+/// A model in this process, and a server with a tenant `acme` whose key comes along.
+pub(crate) fn beside_server(bench: &Bench, subject: &Subject) -> Result<(Raw, Server, String)> {
+    let raw = Raw::load(&Runtime::open(&bench.models.library)?, subject)?;
+    let server = Server::start(bench)?;
+    let key = server.admin.tenant("acme")?;
+    Ok((raw, server, key))
 }
 
 impl Raw {

@@ -51,6 +51,7 @@ pub(crate) fn first_line(child: &mut Child) -> Result<String> {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    pub(crate) grpc_address: SocketAddr,
     pub(crate) admin: Admin,
     _folder: TempDir,
 }
@@ -81,8 +82,10 @@ impl Server {
         let ready: Value = serde_json::from_str(&first_line(&mut child)?).context("no ready line")?;
         let url = ready.get("url").and_then(Value::as_str).context("the ready line has no url")?.to_owned();
         let address = url.trim_start_matches("http://").parse()?;
+        let grpc_address = ready.get("grpc_address").and_then(Value::as_str);
+        let grpc_address = grpc_address.context("the ready line has no gRPC address")?.parse()?;
         let key = std::fs::read_to_string(data.join("admin.key")).context("no administrator's key")?;
-        Ok(Self { child, address, admin: Admin::new(url, key.trim().to_owned()), _folder: folder })
+        Ok(Self { child, address, grpc_address, admin: Admin::new(url, key.trim().to_owned()), _folder: folder })
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -234,10 +234,14 @@ impl Unopened {
 }
 
 /// What an optimised form was made from and for. It is of use only where all of it is the same.
+///
+/// How its runs are to go (threads, packed weights) is measured anew by each registration and is not in it: the file is the
+/// same whatever came out.
 pub(crate) fn optimised_key(version: &Digest, runtime: &RuntimeInfo, options: &EngineOptions) -> String {
-    // Options are plain values, so they always have a text.
-    let options = serde_json::to_string(options).unwrap_or_default();
-    format!("{version}/{}/{}/{options}", runtime.version, runtime.cpu)
+    let EngineOptions { optimization, disabled_optimizers, threads: _, prepack: _ } = options;
+    // Plain values, so they always have a text.
+    let rewrites = serde_json::to_string(&(optimization, disabled_optimizers)).unwrap_or_default();
+    format!("{version}/{}/{}/{rewrites}", runtime.version, runtime.cpu)
 }
 
 #[cfg(test)]

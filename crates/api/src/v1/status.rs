@@ -54,6 +54,16 @@ struct ModelVersionStatus {
 }
 
 #[derive(Serialize)]
+struct Alive {
+    status: &'static str,
+}
+
+/// KServe's v1 word for a server that is there.
+pub(super) fn alive() -> Reply {
+    json(StatusCode::OK, &Alive { status: "alive" })
+}
+
+#[derive(Serialize)]
 struct Status {
     error_code: &'static str,
     error_message: String,

@@ -153,6 +153,9 @@ async fn torchserves_calls_take_raw_tensors_and_instances() {
     running.push("acme", "add", &admin, &onnx::add()).await;
     let pinged = running.send("GET", "/ping", None, &[], b"").await;
     assert_eq!((pinged.status, pinged.json()), (200, json!({ "status": "Healthy" })));
+    // And KServe's, whose v1 clients ask it there.
+    let alive = running.send("GET", "/", None, &[], b"").await;
+    assert_eq!((alive.status, alive.json()), (200, json!({ "status": "alive" })));
 
     let data: Vec<u8> = [1.0_f32; 16].iter().flat_map(|value| value.to_le_bytes()).collect();
     let answer = running.send("POST", "/predictions/acme/double/1", Some(&invoker), &[], &data).await;
