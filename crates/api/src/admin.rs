@@ -13,6 +13,7 @@ mod system;
 mod tenants;
 pub mod types;
 mod uploads;
+mod usage;
 mod versions;
 
 use std::sync::Arc;
@@ -61,6 +62,11 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(shares::key, shares::set_key))
         .routes(routes!(audit::list))
         .routes(routes!(audit::tenant))
+        .routes(routes!(usage::total))
+        .routes(routes!(usage::records))
+        .routes(routes!(usage::accounts))
+        .routes(routes!(usage::tenant))
+        .routes(routes!(usage::tenant_records))
         .routes(routes!(system::policy, system::set_policy))
         .routes(routes!(system::status))
         .routes(routes!(system::metrics))

@@ -171,7 +171,7 @@ impl Decoded<'_> {
         let inferred = edge.server.infer(&principal, &permit, id, infer).await?;
 
         let explanation = explains.then(|| inferred.explanation());
-        let response = inferred.response;
+        let (response, bill) = (inferred.response, inferred.bill);
         let text_bytes = encoder.text_bytes(&response);
         let is_long = text_bytes > LONG_JSON_BYTES;
         let output_bytes: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
@@ -187,6 +187,7 @@ impl Decoded<'_> {
             })
         };
         let mut reply = edge.pool.run(is_long, work).await??;
+        bill.settle(reply.body().size_hint().exact().unwrap_or(0))?;
         reply.body_mut().keep(permit);
         if let Some(explanation) = explanation {
             explain::answered(&mut reply, &explanation);

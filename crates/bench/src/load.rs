@@ -49,6 +49,11 @@ impl Repeated {
         Ok(Self { address, request: Request::infer(address, &model.parse()?, key, &subject.row, None)? })
     }
 
+    /// What is sent.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.request.bytes()
+    }
+
     /// The same bytes, sent to another address: how the null server is asked.
     pub(crate) fn to(&self, address: SocketAddr) -> Self {
         Self { address, request: self.request.clone() }

@@ -21,6 +21,7 @@ mod interrupt;
 mod isolation;
 mod jail;
 mod latency;
+mod ledger;
 mod load;
 mod media;
 mod memory;
@@ -50,7 +51,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation, hostile, media and edges, which take longer than the others together.
+    /// Run these groups only; without it all but isolation, hostile, media, edges and ledger, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -110,6 +111,8 @@ enum Group {
     Media,
     /// gRPC beside binary HTTP.
     Edges,
+    /// What the usage ledger costs, and that a killed server loses nothing.
+    Ledger,
 }
 
 /// What every measurement needs.
@@ -189,13 +192,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
-        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media | Group::Edges),
+        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media | Group::Edges | Group::Ledger),
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 11] = [
+    let groups: [(Group, Measure); 12] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -207,6 +210,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Hostile, hostile::measure),
         (Group::Media, media::measure),
         (Group::Edges, edges::measure),
+        (Group::Ledger, ledger::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;

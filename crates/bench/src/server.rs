@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -53,7 +54,9 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) grpc_address: SocketAddr,
     pub(crate) admin: Admin,
-    _folder: TempDir,
+    /// Removed with it.
+    #[expect(dead_code, reason = "removes the folder when dropped")]
+    folder: Option<TempDir>,
 }
 
 impl Server {
@@ -62,14 +65,20 @@ impl Server {
         Self::start_with(bench, "")
     }
 
-    /// The same with these lines more in the table `[workers]`.
-    pub(crate) fn start_with(bench: &Bench, workers: &str) -> Result<Self> {
+    /// The same with these lines more: in the table `[workers]`, then in tables of their own.
+    pub(crate) fn start_with(bench: &Bench, lines: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let config = folder.path().join("tenantry.toml");
-        let data = folder.path().join("data");
+        let server = Self::start_in(bench, folder.path(), lines)?;
+        Ok(Self { folder: Some(folder), ..server })
+    }
+
+    /// The same in a folder that stays, with what an earlier one left there.
+    pub(crate) fn start_in(bench: &Bench, folder: &Path, lines: &str) -> Result<Self> {
+        let config = folder.join("tenantry.toml");
+        let data = folder.join("data");
         // Warnings only: the log is no part of the measurement.
         let text = format!(
-            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\ngrpc_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n{workers}\n[log]\nfilter = \"warn\"\n",
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\ngrpc_listen = \"127.0.0.1:0\"\n[engine]\nlibrary = {:?}\n[workers]\nslots = 1\n{lines}\n[log]\nfilter = \"warn\"\n",
             data.display().to_string(),
             bench.models.library.display().to_string()
         );
@@ -85,7 +94,7 @@ impl Server {
         let grpc_address = ready.get("grpc_address").and_then(Value::as_str);
         let grpc_address = grpc_address.context("the ready line has no gRPC address")?.parse()?;
         let key = std::fs::read_to_string(data.join("admin.key")).context("no administrator's key")?;
-        Ok(Self { child, address, grpc_address, admin: Admin::new(url, key.trim().to_owned()), _folder: folder })
+        Ok(Self { child, address, grpc_address, admin: Admin::new(url, key.trim().to_owned()), folder: None })
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -84,6 +84,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  tenantry audit\n  tenantry audit --since 24h --json\n  \
                             tenantry audit --tenant acme --limit 20\n  tenantry audit --all --before 1041")]
     Audit(AuditFilter),
+    /// Show, export and check what everybody used.
+    #[command(subcommand)]
+    Usage(Usage),
     /// Ask a model.
     #[command(after_help = "Examples:\n  tenantry infer digits --input 'x=[[0.5, 1, 2]]'\n  \
                             tenantry infer digits --input x=@pixels.f32 --shape x=1,28,28 --output label\n  \
@@ -479,6 +482,76 @@ pub(crate) struct AuditFilter {
     /// The most records.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+}
+
+/// Usage.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Usage {
+    /// Add up what was used.
+    #[command(
+        after_help = "Examples:\n  tenantry usage show\n  tenantry usage show --by day,deployment --from 2026-11-01\n  \
+                            tenantry usage show --all --by tenant,tier --json\n\n\
+                            Compute, load and aborted are time on slots; days are UTC, by when an attempt ended."
+    )]
+    Show(UsageFilter),
+    /// Write every attempt as one line of JSON, the oldest first.
+    #[command(after_help = "Examples:\n  tenantry usage export > usage.jsonl\n  \
+                            tenantry usage export --all --format cloudevents\n  \
+                            tenantry usage export --after nod_…/boo_…/1041")]
+    Export(UsageExport),
+    /// Check that what was charged adds up to what the machine did; fails where it does not.
+    #[command(after_help = "Examples:\n  tenantry usage check\n  tenantry usage check --json\n\n\
+                            One line for each start of the server: slots x wall = charged + system + idle + unaccounted. Of a start\n\
+                            that ended in order nothing may be unaccounted. For the platform's administrators.")]
+    Check,
+}
+
+/// Whose usage.
+#[derive(Debug, Args)]
+pub(crate) struct UsageOf {
+    /// Whose; without it the key's own tenant's.
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) tenant: Option<TenantName>,
+    /// Everybody's; for the platform's administrators.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Which usage is added up.
+#[derive(Debug, Args)]
+pub(crate) struct UsageFilter {
+    #[command(flatten)]
+    pub(crate) of: UsageOf,
+    /// The first day, such as 2026-11-01; without it 30 days up to the last one.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<String>,
+    /// The last day; without it today.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<String>,
+    /// What it is divided by.
+    #[arg(long, value_delimiter = ',', value_name = "GROUP", default_value = "deployment",
+        value_parser = ["day", "tenant", "deployment", "version", "tier", "kind", "outcome"])]
+    pub(crate) by: Vec<String>,
+}
+
+/// Which attempts are written, and how.
+#[derive(Debug, Args)]
+pub(crate) struct UsageExport {
+    #[command(flatten)]
+    pub(crate) of: UsageOf,
+    /// `jsonl`: the record; `cloudevents`: the record in the envelope of CloudEvents 1.0.
+    #[arg(long, default_value = "jsonl")]
+    pub(crate) format: ExportFormat,
+    /// Only what comes after the record of this id: how to go on.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<String>,
+}
+
+/// How attempts are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    Jsonl,
+    Cloudevents,
 }
 
 #[derive(Debug, Args)]

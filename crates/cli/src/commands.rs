@@ -11,4 +11,5 @@ pub(crate) mod organisation;
 pub(crate) mod policy;
 pub(crate) mod status;
 pub(crate) mod tenant;
+pub(crate) mod usage;
 pub(crate) mod what_if;

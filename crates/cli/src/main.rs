@@ -18,7 +18,7 @@ use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
 use crate::client::Client;
-use crate::commands::{audit, bench, config, infer, key, model, organisation, policy, status, tenant, what_if};
+use crate::commands::{audit, bench, config, infer, key, model, organisation, policy, status, tenant, usage, what_if};
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
 fn main() -> ExitCode {
@@ -47,6 +47,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Key(command) => key::run(&client(), command, global.json)?,
         Command::Model(command) => model::run(&client(), command, global.json)?,
         Command::Audit(filter) => audit::run(&client(), filter, global.json)?,
+        Command::Usage(command) => usage::run(&client(), command, global.json)?,
         Command::Infer(command) => infer::run(&client(), command, global.json)?,
         Command::Bench(command) => bench::run(&global.server, command, global.json)?,
         Command::WhatIf(question) => what_if::run(question, global.json)?,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal};
@@ -35,6 +36,22 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
+    /// Processor time the process has used, all its threads together; nothing once it is gone.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: the pointer is to a clock id of this frame, which outlives the call. Any process id may be asked for; one of nobody
+        // is answered with an error.
+        if unsafe { libc::clock_getcpuclockid(self.pid, &raw mut clock) } != 0 {
+            return None;
+        }
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec of this frame, which outlives the call.
+        if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+            return None;
+        }
+        Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+    }
+
     /// Ends the process now. A process that has ended already is no error.
     ///
     /// # Errors

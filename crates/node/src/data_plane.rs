@@ -22,6 +22,7 @@ use crate::dispatch::Dispatched;
 use crate::fleet::Fleet;
 use crate::incident::Incidents;
 use crate::interrupt::Orders;
+use crate::meter::{LoadMeters, SlotMeter};
 use crate::minimum::Minimums;
 use crate::observe::RuntimeInfo;
 use crate::placement::{Interned, Placements, VersionSpec};
@@ -65,6 +66,9 @@ pub struct Node {
     pub(crate) default_worker_memory_bytes: Option<u64>,
     pub(crate) incidents: Incidents,
     pub(crate) poison: Poison,
+    pub(crate) slot_meter: SlotMeter,
+    /// Who is told of loads.
+    pub(crate) load_meters: RwLock<Option<Arc<dyn LoadMeters>>>,
     pub(crate) recorder: Option<Arc<Recorder>>,
     /// Decisions may be carried out on a thread outside the runtime.
     pub(crate) tokio: tokio::runtime::Handle,
@@ -108,6 +112,8 @@ impl Node {
             default_worker_memory_bytes: worker_memory::default_limit(tenantry_jail::available_memory_bytes()),
             incidents: Incidents::default(),
             poison: Poison::new(config.refuse_poison_for),
+            slot_meter: SlotMeter::default(),
+            load_meters: RwLock::default(),
             recorder,
             tokio: tokio::runtime::Handle::current(),
             config,
@@ -221,6 +227,7 @@ impl Node {
             task: task.clone(),
             placement,
             request: submission.request,
+            meter: submission.meter,
             inputs,
             wanted,
             submitted: now,

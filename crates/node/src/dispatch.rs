@@ -52,6 +52,9 @@ impl Node {
                     match self.refusal_of_input(&request.placement, &request.inputs, now) {
                         // It waited while the same input ended workers.
                         Some(refusal) => self.give_up(vec![*request], &refusal),
+                        None if request.meter.as_ref().is_some_and(|meter| !meter.open()) => {
+                            self.give_up(vec![*request], &ServeError::Unrecorded);
+                        }
                         None => requests.push(Request { position, ..*request }),
                     }
                 }
@@ -136,7 +139,8 @@ impl Node {
         work: Work,
     ) {
         let Dispatched { batch, weights, phase, .. } = dispatched;
-        let running = exec.begin(Running { weights, phase, ..Running::new(batch, task, started, work) });
+        let cpu = worker.cpu_time().unwrap_or_default();
+        let running = exec.begin(Running { weights, phase, cpu, ..Running::new(batch, task, started, work) });
         if let Some(order) = self.orders.take(batch) {
             self.obey(worker, running, order);
         }
@@ -231,6 +235,10 @@ impl Node {
     ) -> Result<(), Unsent> {
         if let Some(shortfall) = self.load_shortfall(worker, &load.placement) {
             tracing::warn!(worker = %worker.id, %shortfall, "a load is dropped");
+            self.give_up_load(tasks, load.replica);
+            return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
+        }
+        if load.meter.as_ref().is_some_and(|meter| !meter.open()) {
             self.give_up_load(tasks, load.replica);
             return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
         }

@@ -74,6 +74,7 @@ impl Node {
 
     fn run_finished(self: &Arc<Self>, running: Running, outputs: Vec<Vec<Tensor>>, now: MonotonicTime) {
         // The worker is free and its arena empty: the next batch goes first, the answers after it.
+        self.charge(&running, true, now);
         let batch_time = self.batch_done(&running, Outcome::Finished, now);
         self.pump();
         self.answer(running, outputs.into_iter().map(Vec::into_iter).collect(), batch_time, now);
@@ -189,6 +190,7 @@ impl Node {
     ) {
         let Work::Load(load) = &running.work else { return };
         let replica = load.replica;
+        self.charge(&running, true, now);
         let load_time = self.batch_done(&running, Outcome::Finished, now);
         if self.fleet.lock().replica_ready(replica, load_time, resident_bytes) {
             tracing::info!(model = %load.placement.spec.name, %replica, worker = %worker.id, load_ms = load_time.as_millis() as u64, "model loaded");
@@ -201,6 +203,7 @@ impl Node {
     /// A batch of several requests failed: one bad input must not fail its batch mates, so each runs again, alone. What had
     /// the run for itself stays, to be told.
     fn batch_failed(&self, running: &mut Running, now: MonotonicTime) {
+        self.charge(running, false, now);
         let outcome = match &mut running.work {
             Work::Infer { members, .. } if members.len() > 1 => {
                 self.bring_back(std::mem::take(members));

@@ -158,6 +158,7 @@ impl Node {
     /// Frees the slot of a run that did not reach its end. One that was `interrupted` is nobody's fault: its requests are
     /// waiting again.
     pub(crate) fn batch_ended(&self, running: &mut Running, interrupted: bool, now: MonotonicTime) {
+        self.charge(running, false, now);
         if interrupted && let Work::Infer { members, .. } = &mut running.work {
             self.bring_back(std::mem::take(members));
         }

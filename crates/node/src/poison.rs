@@ -201,6 +201,7 @@ impl Node {
     /// A run ended its worker, or had to be ended: the fault of a request that ran alone, or of the model. Its slot is free;
     /// a batch is run again one by one, unless that was once too often.
     pub(crate) fn run_died(&self, running: &mut Running, now: MonotonicTime, reason: &str) {
+        self.charge(running, false, now);
         let Work::Infer { placement, members, .. } = &mut running.work else { return };
         match members.as_slice() {
             [member] => self.blame_input(placement, member, now, reason),

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::data_plane::Node;
+use crate::meter::Meter;
 use crate::minimum::Shortfall;
 
 /// One request, resolved and checked against the version's signature.
@@ -28,6 +29,8 @@ pub struct Submission {
     pub key: Option<KeyId>,
     /// The request's name in logs.
     pub request: RequestId,
+    /// Is told what it uses.
+    pub meter: Option<Arc<dyn Meter>>,
     /// Every input of the signature once, in any order.
     pub inputs: Vec<Tensor>,
     /// Positions of the wanted outputs in the signature; empty means all.
@@ -118,6 +121,9 @@ pub enum ServeError {
     /// This machine has no memory for the request now.
     #[error("the server is short of memory")]
     Overloaded,
+    /// What it uses could not be recorded, so it was not run.
+    #[error("the server cannot record usage")]
+    Unrecorded,
     /// The caller stopped waiting.
     #[error("cancelled")]
     Cancelled,

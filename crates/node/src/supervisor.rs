@@ -18,6 +18,7 @@ use crate::data_plane::{Entry, Node, batching};
 use crate::death::{Death, death_reason};
 use crate::fleet::{ReplicaRecord, Stage};
 use crate::incident::{Incident, IncidentKind};
+use crate::meter::LoadFor;
 use crate::minimum::Shortfall;
 use crate::placement::Placement;
 use crate::readable::watch;
@@ -137,7 +138,9 @@ impl Node {
             abortable: false,
             priority: Priority::default(),
         };
-        self.enqueue(task, Entry::Load(Box::new(Load { replica, tenant, placement, model })));
+        let version = placement.spec.version;
+        let meter = self.load_meter(LoadFor { tenant, deployment, key, version });
+        self.enqueue(task, Entry::Load(Box::new(Load { replica, tenant, meter, placement, model })));
         self.changed();
         replica
     }

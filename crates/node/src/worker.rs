@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::claims::{self, Claim, Expectation, Expected, Job, ProtocolViolation};
 use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
+use crate::meter::Meter;
 use crate::placement::Placement;
 use crate::recording::Recorder;
 use crate::register::{RegisterError, Registered};
@@ -110,6 +111,8 @@ pub(crate) struct Running {
     pub(crate) suspended_at: Option<MonotonicTime>,
     /// How long its process stood before that.
     pub(crate) suspended: Duration,
+    /// Processor time its worker has used: at its beginning all of it, after its end that of this run.
+    pub(crate) cpu: Duration,
     /// Why its end was asked for.
     pub(crate) abort: Option<AbortCause>,
     pub(crate) work: Work,
@@ -127,6 +130,7 @@ impl Running {
             stops: 0,
             suspended_at: None,
             suspended: Duration::ZERO,
+            cpu: Duration::ZERO,
             abort: None,
             work,
         }
@@ -170,6 +174,7 @@ pub(crate) struct Request {
     pub(crate) task: Task,
     pub(crate) placement: Arc<Placement>,
     pub(crate) request: RequestId,
+    pub(crate) meter: Option<Arc<dyn Meter>>,
     /// In the signature's order.
     pub(crate) inputs: Vec<Tensor>,
     /// Positions of outputs, in the order asked for.
@@ -206,6 +211,7 @@ pub(crate) struct Load {
     pub(crate) replica: ReplicaId,
     /// For whom.
     pub(crate) tenant: TenantId,
+    pub(crate) meter: Option<Arc<dyn Meter>>,
     pub(crate) placement: Arc<Placement>,
     pub(crate) model: ModelFiles,
 }
@@ -305,6 +311,11 @@ impl Worker {
     /// Moves the process to these processors.
     pub(crate) fn pin(&self, cpus: &[usize]) -> io::Result<()> {
         self.process.get().map_or(Ok(()), |process| process.pin(cpus))
+    }
+
+    /// Processor time it has used since it was made; nothing if it is gone.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.process.get()?.cpu_time()
     }
 
     /// Asks for the end of a run.
@@ -436,6 +447,8 @@ impl Exec {
     pub(crate) fn end(&mut self, worker: &Worker, now: MonotonicTime) -> Option<Running> {
         self.last_run = now;
         let mut running = self.running.take()?;
+        // Of one that is gone nothing is known any more.
+        running.cpu = worker.cpu_time().map_or(Duration::ZERO, |cpu| cpu.saturating_sub(running.cpu));
         if running.count_suspension(now) {
             worker.resume();
         }

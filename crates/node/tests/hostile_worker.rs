@@ -191,6 +191,7 @@ impl Bed {
             deployment: DeploymentId::from_parts(3, [3; 10]),
             key: None,
             request: RequestId::from_parts(4, [4; 10]),
+            meter: None,
             inputs: vec![Tensor {
                 name: "x".to_owned(),
                 datatype: DataType::Fp32,
@@ -482,6 +483,7 @@ async fn a_request_that_nobody_waits_for_is_cancelled_and_a_deadline_ends_the_wa
         deployment: DeploymentId::from_parts(3, [3; 10]),
         key: None,
         request: RequestId::from_parts(4, [4; 10]),
+        meter: None,
         inputs: vec![Tensor {
             name: "x".to_owned(),
             datatype: DataType::Fp32,

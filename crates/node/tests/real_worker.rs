@@ -165,6 +165,7 @@ impl Served {
             deployment: DeploymentId::from_parts(3, [3; 10]),
             key: None,
             request: RequestId::from_parts(4, [4; 10]),
+            meter: None,
             inputs,
             outputs: SmallVec::new(),
             deadline: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tenantry_node::{ServeError, Timing};
 use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::model::Task;
+use tenantry_types::usage::Outcome;
 use tenantry_types::{
     ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
     TenantName, Tensor,
@@ -14,6 +15,7 @@ use tenantry_types::{
 use crate::cache::{CacheUse, NO_TIME, Parts};
 use crate::inputs;
 use crate::limits::reason;
+use crate::meter::{self, Account, Bill};
 use crate::metrics::FlowMetrics;
 use crate::minimum;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
@@ -30,7 +32,7 @@ const DRAINING_RETRY: Duration = Duration::from_secs(1);
 const GONE_RETRY: Duration = Duration::from_secs(1);
 
 /// An answer with what it took.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Inferred {
     /// The answer.
     pub response: InferResponse,
@@ -42,6 +44,8 @@ pub struct Inferred {
     pub request: RequestId,
     /// Whether it was computed for this request.
     pub cache: CacheUse,
+    /// Its usage record, to be settled before the answer leaves.
+    pub bill: Bill,
 }
 
 /// Where an answered request's time went, for whoever sent it.
@@ -138,6 +142,8 @@ struct Attempt<'a> {
     permit: &'a Permit,
     flow: Option<Arc<FlowMetrics>>,
     statistics: Option<Arc<VersionStatistics>>,
+    /// Its usage record.
+    account: Option<Arc<Account>>,
     /// Of an answered request, where the time went.
     ran: Option<Ran>,
     ended: bool,
@@ -190,10 +196,14 @@ impl Server {
         request: RequestId,
         infer: InferRequest,
     ) -> Result<Inferred, ServiceError> {
-        let mut attempt = Attempt { server: self, permit, flow: None, statistics: None, ran: None, ended: false };
+        let mut attempt =
+            Attempt { server: self, permit, flow: None, statistics: None, account: None, ran: None, ended: false };
         let outcome = self.attempt(principal, &mut attempt, request, infer).await;
         if attempt.flow.is_none() {
             attempt.flow = Some(self.metrics.unresolved(Some((principal.tenant, principal.tenant_name.as_str()))));
+        }
+        if let (Err(error), Some(account)) = (&outcome, &attempt.account) {
+            account.ended(Outcome::of_error(error.code));
         }
         attempt.end(outcome.as_ref().err());
         outcome
@@ -216,6 +226,7 @@ impl Server {
         let flow = Arc::clone(attempt.flow.insert(self.flow(principal, &model)));
         attempt.statistics = Some(model.statistics.of(principal.tenant, version.number));
         let servable = version.servable(shown)?;
+        attempt.account = self.account(principal, &model, &version, request, attempt.permit.body_bytes());
         let signature = &servable.outward;
         let in_model =
             |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
@@ -241,7 +252,8 @@ impl Server {
             let (timing, cache) = (NO_TIME, CacheUse::Hit);
             attempt.ran = Some(Ran { timing, cache, lookup });
             let response = response(infer.model, infer.id, &version, outputs);
-            return Ok(Inferred { response, timing, admission, request, cache });
+            let bill = Bill::of(attempt.account.take(), Outcome::Cached, &response, timing.queue_wait);
+            return Ok(Inferred { response, timing, admission, request, cache, bill });
         }
         let call = Call {
             principal,
@@ -250,6 +262,7 @@ impl Server {
             deadline: attempt.permit.arrived().saturating_add(timeout),
             priority: infer.priority,
             sequence,
+            account: attempt.account.clone(),
         };
         let subject = Subject { model: &model, version: &version, servable, shown };
         let answer = self.run(&call, subject, inputs, outputs).await?;
@@ -264,7 +277,8 @@ impl Server {
         };
         attempt.ran = Some(Ran { timing: answer.timing, cache, lookup });
         let response = response(infer.model, infer.id, &version, answer.outputs);
-        Ok(Inferred { response, timing: answer.timing, admission, request, cache })
+        let bill = Bill::of(attempt.account.take(), Outcome::Ok, &response, queue_wait);
+        Ok(Inferred { response, timing: answer.timing, admission, request, cache, bill })
     }
 
     /// The metrics of a caller's requests to a model.
@@ -402,6 +416,7 @@ pub(crate) fn refusal(error: ServeError, model: &ModelRef, version: &RoutedVersi
             let text = format!("model `{model}`: {why}; send another input, or a version that can compute this one");
             new(ErrorCode::PoisonInput, text, Some(reason::POISON_INPUT), Some(retry_after))
         }
+        ServeError::Unrecorded => meter::unrecorded(),
         ServeError::Gone => {
             let text = format!("version {} of model `{model}` was taken away while the request waited", version.number);
             new(ErrorCode::Unavailable, text, None, Some(GONE_RETRY))

@@ -38,10 +38,11 @@ pub(crate) mod reason {
     pub(crate) const ISOLATION: &str = "isolation";
     pub(crate) const POISON_INPUT: &str = "poison_input";
     pub(crate) const SEQUENCES: &str = "sequences";
+    pub(crate) const LEDGER: &str = "ledger";
 }
 
 /// Every word that says which limit refused a request, the scheduler's included.
-pub(crate) const REASONS: [&str; 20] = [
+pub(crate) const REASONS: [&str; 21] = [
     reason::BODY_BYTES,
     reason::BODIES_BYTES,
     reason::CONCURRENCY,
@@ -54,6 +55,7 @@ pub(crate) const REASONS: [&str; 20] = [
     reason::ISOLATION,
     reason::POISON_INPUT,
     reason::SEQUENCES,
+    reason::LEDGER,
     RejectReason::QueueFull.as_str(),
     RejectReason::TenantQueueFull.as_str(),
     RejectReason::ShareQueueFull.as_str(),
@@ -376,6 +378,11 @@ impl Permit {
     /// When the request arrived: its timeout counts from here.
     pub(crate) fn arrived(&self) -> MonotonicTime {
         self.arrived
+    }
+
+    /// Bytes of its body, inflated, and of its answer once there is one.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     pub(crate) fn tenant(&self) -> &TenantLoad {

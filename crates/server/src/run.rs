@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenantry_node::{Answer, ServeError, Submission, Timing};
+use tenantry_node::{Answer, Meter, ServeError, Submission, Timing};
 use tenantry_types::model::{Chain, Stage, StateFact};
 use tenantry_types::tensor::element_count;
 use tenantry_types::{
@@ -16,6 +16,7 @@ use tenantry_types::{
 };
 
 use crate::inputs::{self, Wanted};
+use crate::meter::Account;
 use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::sequences::{SequenceCall, SequenceKey};
 use crate::{Principal, Server};
@@ -29,6 +30,7 @@ pub(crate) struct Call<'a> {
     pub(crate) deadline: MonotonicTime,
     pub(crate) priority: Priority,
     pub(crate) sequence: Option<SequenceCall>,
+    pub(crate) account: Option<Arc<Account>>,
 }
 
 /// A version, its model, and what the caller calls that.
@@ -112,6 +114,7 @@ impl Server {
             deployment: call.deployment,
             key: Some(call.principal.key),
             request: call.request,
+            meter: call.account.clone().map(|account| account as Arc<dyn Meter>),
             inputs,
             outputs,
             deadline: Some(call.deadline),
@@ -150,7 +153,7 @@ impl Server {
             } else {
                 // The stage's name is the owner's business; the caller knows the chain's.
                 let inner = Subject { model: &model, version: &version, servable, shown: subject.shown };
-                let stateless = Call { sequence: None, ..*call };
+                let stateless = Call { sequence: None, account: call.account.clone(), ..*call };
                 let answer = self.run_version(&stateless, inner, taken, Wanted::new()).await.map_err(of_stage)?;
                 timing = Some(timing.map_or(answer.timing, |so_far| sum(so_far, answer.timing)));
                 answer.outputs

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_sched::Subject;
-use tenantry_store::{OpenError, ReadError, Store, WriteError};
+use tenantry_store::{Bookkeeper, Ledger, LedgerError, OpenError, ReadError, Store, WriteError};
 use tenantry_types::{ErrorCode, ModelRef, MonotonicTime, ReplicaId, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::sequences::Sequences;
 use crate::shares::SlotGroups;
-use crate::{Permit, Principal, audit, auth, bootstrap, cache, reconciler, registration, shares};
+use crate::{Permit, Principal, audit, auth, bootstrap, cache, meter, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -59,6 +59,9 @@ pub enum StartError {
     /// The first tenant and key could not be made.
     #[error("the first administrator's key cannot be made")]
     Bootstrap(#[from] BootstrapError),
+    /// The usage ledger could not be opened.
+    #[error("the usage ledger cannot be opened")]
+    Ledger(#[from] LedgerError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -74,6 +77,10 @@ pub struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) cache: ResponseCache,
     pub(crate) sequences: Sequences,
+    /// Where usage is recorded; none where it is not.
+    pub(crate) ledger: Option<Arc<Ledger>>,
+    /// Held by whoever brings them up to the log.
+    pub(crate) books: tokio::sync::Mutex<Option<Bookkeeper>>,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     /// Replicas that somebody waits to see unloaded.
@@ -111,6 +118,7 @@ impl Server {
             );
         }
         let routing = Routing::build(catalogue, &Routing::default(), &config.limits);
+        let (ledger, books) = meter::open(&config, &store)?;
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
         node.set_minimums(routing.minimums());
         node.set_worker_limits(routing.worker_limits());
@@ -120,6 +128,8 @@ impl Server {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
             sequences: Sequences::new(config.limits.tenant_max_sequences as usize, config.limits.sequence_idle),
+            ledger,
+            books: tokio::sync::Mutex::new(books),
             limits: Arc::new(config.limits),
             store,
             node,
@@ -137,7 +147,11 @@ impl Server {
             request_seed: u64::from_le_bytes(seed),
             requests: AtomicU64::new(0),
         });
+        server.node.set_load_meters(Arc::new(meter::Loads(Arc::downgrade(&server))));
+        // What an earlier start left open is closed before anything is asked for.
+        server.sync_ledger(false).await;
         let tasks = vec![
+            tokio::spawn(until_ended(&server, Arc::clone(&server).keep_books())),
             tokio::spawn(until_ended(&server, reconciler::run(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, registration::run(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, follow(Arc::clone(&server)))),
@@ -338,6 +352,8 @@ impl Server {
             // A task that panicked was logged by the runtime; it ends here like the others.
             let _ = task.await;
         }
+        // What was recorded while requests ended.
+        self.sync_ledger(true).await;
         // What the last workers died of; the error of a store that does not take it is in the log.
         let _ = self.record_incidents().await;
         // Writes under way end, whoever still waits for them; the store bounds how long that takes.

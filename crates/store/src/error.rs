@@ -66,6 +66,8 @@ pub enum Thing {
     Artefact,
     /// A record of the audit trail.
     Audit,
+    /// A record of the usage ledger.
+    Usage,
 }
 
 impl fmt::Display for Thing {
@@ -81,6 +83,7 @@ impl fmt::Display for Thing {
             Self::Deployment => "deployment",
             Self::Artefact => "artefact",
             Self::Audit => "audit record",
+            Self::Usage => "usage record",
         })
     }
 }

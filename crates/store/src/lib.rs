@@ -21,6 +21,7 @@ mod database;
 mod deployments;
 mod error;
 mod keys;
+mod ledger;
 pub mod limits;
 mod models;
 mod open;
@@ -35,6 +36,9 @@ mod versions;
 pub use artefacts::Upload;
 pub use audit::{AuditActor, AuditEntry, AuditQuery, AuditRecord};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
+pub use ledger::{
+    Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,
+};
 pub use open::{Store, StoreConfig};
 pub use records::{
     Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,

@@ -50,6 +50,8 @@ pub const MAX_AUDIT_WORD_CHARS: usize = 300;
 pub const MAX_AUDIT_DETAIL_CHARS: usize = 1_000;
 /// The most audit records of one answer.
 pub const MAX_AUDIT_PAGE: u32 = 1_000;
+/// Usage records in one answer.
+pub const MAX_USAGE_PAGE: u32 = 1_000;
 /// How long an artefact nothing refers to is kept for the version that is to be made from it, milliseconds.
 pub const UNREFERENCED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The longest an answer may be kept to be given again, milliseconds: one day.

@@ -194,6 +194,11 @@ fn write_identity(folder: &Path, identity: i64) -> io::Result<()> {
     writeln!(file, "{identity}")?;
     file.sync_all()?;
     std::fs::rename(aside, folder.join(IDENTITY_FILE))?;
+    sync_folder(folder)
+}
+
+/// Brings to the disk which files there are.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

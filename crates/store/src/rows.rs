@@ -25,11 +25,11 @@ impl<'a> Row<'a> {
         Self { row, thing }
     }
 
-    const fn damaged(&self, column: &'static str) -> ReadError {
+    pub(crate) const fn damaged(&self, column: &'static str) -> ReadError {
         ReadError::Damaged { thing: self.thing, column }
     }
 
-    fn get<T: Decode<'a, Any> + Type<Any>>(&self, column: &'static str) -> Result<T, ReadError> {
+    pub(crate) fn get<T: Decode<'a, Any> + Type<Any>>(&self, column: &'static str) -> Result<T, ReadError> {
         self.row.try_get(column).map_err(|_| self.damaged(column))
     }
 
@@ -37,7 +37,7 @@ impl<'a> Row<'a> {
         self.get(column)
     }
 
-    fn number(&self, column: &'static str) -> Result<i64, ReadError> {
+    pub(crate) fn number(&self, column: &'static str) -> Result<i64, ReadError> {
         self.get(column)
     }
 
@@ -55,7 +55,7 @@ impl<'a> Row<'a> {
         text.parse().map_err(|_| self.damaged(column))
     }
 
-    fn maybe_parsed<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, ReadError> {
+    pub(crate) fn maybe_parsed<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, ReadError> {
         let text: Option<&str> = self.get(column)?;
         text.map(|text| text.parse().map_err(|_| self.damaged(column))).transpose()
     }

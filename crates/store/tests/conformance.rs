@@ -18,6 +18,8 @@ mod shares;
 mod support;
 #[path = "conformance/tenants.rs"]
 mod tenants;
+#[path = "conformance/usage.rs"]
+mod usage;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -56,6 +58,10 @@ const CASES: &[(&str, Case)] = cases![
     shares::settings_are_kept_by_subject_and_change_by_compare_and_set,
     shares::settings_go_with_what_they_are_for,
     shares::are_checked_together_even_when_set_at_the_same_time,
+    usage::a_record_comes_into_the_books_once_and_whole,
+    usage::what_a_start_left_open_is_closed_by_the_next_as_interrupted,
+    usage::files_go_when_they_are_in_the_books,
+    usage::an_error_half_way_doubles_nothing,
     artefacts::are_kept_by_owner_and_digest,
     artefacts::are_visible_whole_or_not_at_all,
     artefacts::of_a_deleted_tenant_are_not_taken,

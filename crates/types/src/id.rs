@@ -58,12 +58,19 @@ macro_rules! durable_id {
 
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.as_bytes().serialize(serializer)
+                }
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if !deserializer.is_human_readable() {
+                    return <[u8; 16]>::deserialize(deserializer).map(|bytes| Self(Uuid::from_bytes(bytes)));
+                }
                 let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
@@ -120,6 +127,14 @@ durable_id!(
 durable_id!(
     /// One request of a client, as logs and traces name it.
     RequestId, "req_"
+);
+durable_id!(
+    /// A machine with a data folder of its own.
+    NodeId, "nod_"
+);
+durable_id!(
+    /// One start of a node.
+    BootId, "boo_"
 );
 
 local_id!(

@@ -18,13 +18,14 @@ pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
+pub mod usage;
 
 pub use digest::Digest;
 pub use domain::{DataOwner, TrustDomain};
 pub use error::{ErrorCode, ServiceError};
 pub use id::{
-    BatchId, DeploymentId, KeyId, ModelId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId, TaskId, TenantId,
-    VersionId, WorkerId,
+    BatchId, BootId, DeploymentId, KeyId, ModelId, NodeId, OrganisationId, PlacementId, ReplicaId, RequestId, SlotId,
+    TaskId, TenantId, VersionId, WorkerId,
 };
 pub use infer::{
     InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Priority, Tensor,

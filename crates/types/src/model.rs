@@ -21,6 +21,9 @@ pub enum Optimization {
     All,
 }
 
+/// The output in which a text model says how many tokens it read: one INT64 a row.
+pub const TOKEN_COUNT: &str = "token_count";
+
 /// How the engine runs a version. Part of the key of its optimised form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -80,6 +80,21 @@ impl ShareTier {
     }
 }
 
+impl FromStr for ShareTier {
+    type Err = UnknownTier;
+    fn from_str(text: &str) -> Result<Self, UnknownTier> {
+        [Self::BestEffort, Self::Burstable, Self::Guaranteed]
+            .into_iter()
+            .find(|tier| tier.as_str() == text)
+            .ok_or(UnknownTier)
+    }
+}
+
+/// A word that is no tier's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no tier: expected `best_effort`, `burstable` or `guaranteed`")]
+pub struct UnknownTier;
+
 /// An amount of device time per time: a reservation, or a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeviceRate {

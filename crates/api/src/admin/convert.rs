@@ -2,6 +2,7 @@
 
 mod isolation;
 mod share;
+pub(super) mod usage;
 
 use std::time::Duration;
 

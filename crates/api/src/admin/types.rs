@@ -3,6 +3,7 @@
 mod audit;
 mod isolation;
 mod share;
+mod usage;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, Ten
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,
     Share, ShareChange, ShareKind, ShareSettings, ShareSubject, Shares, Tier, WorkerLimits,
+};
+pub use usage::{
+    Amounts, BootState, Usage, UsageAccount, UsageAccounts, UsageKind, UsageLine, UsageOutcome, UsageRecord,
+    UsageRecords,
 };
 
 /// Every error's body.

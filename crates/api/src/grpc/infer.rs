@@ -120,13 +120,14 @@ impl Inference<'_> {
             let inferred = edge.server.infer(principal, &permit, id, request).await?;
 
             let timing = explains.then(|| explain::of_answered(&inferred.explanation())).flatten();
-            let response = inferred.response;
+            let (response, bill) = (inferred.response, inferred.bill);
             let output_bytes: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
             let typed_bytes = if form == Form::Json { output_bytes } else { 0 };
             // The outputs and what they become are held until the client has read them, and count until then.
             permit.hold(output_bytes.saturating_add(typed_bytes.saturating_mul(TYPED_GROWTH)) as u64)?;
             let is_long = typed_bytes > LONG_JSON_BYTES;
             let data = edge.pool.run(is_long, move || encode(&response, form, envelope, id)).await??;
+            bill.settle(data.len() as u64)?;
             Ok(Answered { data, permit, timing })
         };
         answered.await.map_err(|error| Failed { error, client_id })

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tenantry_server::{Principal, Resolved};
 use tenantry_types::error::sanitise;
+use tenantry_types::model::TOKEN_COUNT;
 use tenantry_types::model::Task;
 use tenantry_types::{
     DataType, Dim, InferRequest, Inputs, ModelRef, OutputRequest, RequestId, ServiceError, Shape, Signature, Tensor,
@@ -30,7 +31,6 @@ use output::{Format, Vectors};
 /// The tensors of a model that makes embeddings.
 const TEXT: &str = "text";
 const EMBEDDING: &str = "embedding";
-const TOKEN_COUNT: &str = "token_count";
 /// Characters of a JSON error that are shown.
 const SHOWN_ERROR_CHARS: usize = 300;
 

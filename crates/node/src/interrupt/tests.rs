@@ -97,6 +97,7 @@ impl Bed {
             deployment: DeploymentId::from_parts(3, [3; 10]),
             key: None,
             request: RequestId::from_parts(4, [4; 10]),
+            meter: None,
             inputs: vec![Tensor {
                 name: "count".to_owned(),
                 datatype: DataType::Int64,

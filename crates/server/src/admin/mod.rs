@@ -14,6 +14,7 @@ mod shares;
 mod status;
 mod tenants;
 mod uploads;
+mod usage;
 mod versions;
 
 pub use info::{
@@ -22,7 +23,9 @@ pub use info::{
     ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation, VersionInfo,
     VersionState, WorkerInfo,
 };
+pub use tenantry_store::{BootAccount, UsageGroup};
 pub use uploads::Upload;
+pub use usage::{UsageAsk, UsageInfo, UsageRecordInfo};
 
 use std::sync::Arc;
 

@@ -226,6 +226,17 @@ table! {
 }
 
 table! {
+    /// What everybody used: one record for each attempt, written before its answer leaves, read with `tenantry usage`.
+    LedgerTable {
+        /// Whether usage is recorded. Without it there is nothing to bill, and quotas and budgets cannot be kept.
+        enabled: bool = true;
+        /// How often records are synced to the disk and brought into the database. A killed server loses none; a power
+        /// failure loses one interval.
+        sync_interval: Span = Span::secs(1);
+    }
+}
+
+table! {
     /// What the server writes about itself, to standard error.
     LogTable {
         /// Filter such as `info` or `info,tenantry_node=debug`.
@@ -259,6 +270,8 @@ pub struct Config {
     pub cache: CacheTable,
     /// Who did what, and what happened to whom.
     pub audit: AuditTable,
+    /// What everybody used.
+    pub ledger: LedgerTable,
     /// What the server writes about itself.
     pub log: LogTable,
 }
@@ -276,6 +289,7 @@ impl Default for Config {
             limits: LimitsTable::default(),
             cache: CacheTable::default(),
             audit: AuditTable::default(),
+            ledger: LedgerTable::default(),
             log: LogTable::default(),
         }
     }

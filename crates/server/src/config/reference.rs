@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LimitsTable, LogTable, QueueTable, SchedulerTable,
-    SlotGroupTable, StoreTable, WorkersTable,
+    AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LedgerTable, LimitsTable, LogTable, QueueTable,
+    SchedulerTable, SlotGroupTable, StoreTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -21,7 +21,7 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 10] = [
+    let tables: [(&str, &str, &[Key]); 11] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
@@ -31,6 +31,7 @@ pub fn reference() -> String {
         ("limits", LimitsTable::DOC, LimitsTable::KEYS),
         ("cache", CacheTable::DOC, CacheTable::KEYS),
         ("audit", AuditTable::DOC, AuditTable::KEYS),
+        ("ledger", LedgerTable::DOC, LedgerTable::KEYS),
         ("log", LogTable::DOC, LogTable::KEYS),
     ];
     for (name, doc, keys) in tables {

@@ -188,6 +188,10 @@ pub struct Limits {
     pub audit_keep: Duration,
     /// The most audit records that are kept.
     pub audit_max_records: u64,
+    /// Whether usage is recorded.
+    pub ledger: bool,
+    /// How often usage is brought to the disk and into the database.
+    pub ledger_sync: Duration,
 }
 
 /// What the server writes about itself.
@@ -227,6 +231,8 @@ impl Limits {
             slot_groups: config.workers.group.iter().map(|group| group.name.clone()).collect(),
             audit_keep: config.audit.keep.0,
             audit_max_records: config.audit.max_records,
+            ledger: config.ledger.enabled,
+            ledger_sync: config.ledger.sync_interval.0,
         }
     }
 }
@@ -339,6 +345,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
         ("scheduler.quantum", config.scheduler.quantum),
         ("limits.max_timeout", config.limits.max_timeout),
         ("audit.keep", config.audit.keep),
+        ("ledger.sync_interval", config.ledger.sync_interval),
     ];
     if let Some((key, _)) = positive_spans.into_iter().find(|(_, span)| span.0 < Span::millis(1).0) {
         return fail(key, "must be at least \"1ms\"".to_owned());

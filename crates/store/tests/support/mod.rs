@@ -48,7 +48,6 @@ impl Backend {
 
 /// A folder and a database, which a store can be opened in again and again.
 pub(crate) struct Place {
-    #[expect(dead_code, reason = "removes the folder when dropped")]
     folder: TempDir,
     pub(crate) config: StoreConfig,
 }
@@ -58,6 +57,10 @@ impl Place {
     pub(crate) fn raw_url(&self) -> String {
         let sqlite = || format!("sqlite://{}", self.config.data_dir.join("tenantry.sqlite").display());
         self.config.database_url.clone().unwrap_or_else(sqlite)
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Every file below the artefacts and the staging area, relative, sorted.

@@ -1,0 +1,129 @@
+//! Whoever keeps the books is told here what attempts use, by those who measure it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tenantry_sched::split;
+use tenantry_types::usage::SlotTime;
+use tenantry_types::{DeploymentId, KeyId, MonotonicTime, TenantId, VersionId};
+
+use crate::data_plane::Node;
+use crate::worker::{Running, Work};
+
+/// What time on a slot was spent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A run that reached its end.
+    Compute,
+    /// A model's load that reached its end.
+    Load,
+    /// What did not reach its end, whoever's fault that was.
+    Aborted,
+}
+
+/// Is told what one attempt uses. What it is told is final when it is dropped.
+pub trait Meter: Debug + Send + Sync {
+    /// The attempt is about to be given to a worker, and not always for the first time. False: it must not be, because
+    /// what it uses could not be recorded.
+    fn open(&self) -> bool;
+
+    /// It held a slot for this long, suspensions excluded, and its worker computed for `cpu` meanwhile; both are its part of
+    /// its batch.
+    fn used(&self, cause: Cause, time: Duration, cpu: Duration);
+}
+
+/// Makes meters for what the node does for tenants by itself.
+pub trait LoadMeters: Debug + Send + Sync {
+    /// For a load.
+    fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>>;
+}
+
+/// For whom a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadFor {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// For a request to this deployment; none: ahead of need.
+    pub deployment: Option<DeploymentId>,
+    /// With this key.
+    pub key: Option<KeyId>,
+    /// What is loaded.
+    pub version: VersionId,
+}
+
+/// What the slots have done, but for the wall's time.
+#[derive(Debug, Default)]
+pub(crate) struct SlotMeter(Mutex<Held>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    busy_ns: u64,
+    system_ns: u64,
+}
+
+impl SlotMeter {
+    fn held(&self, busy_ns: u64, attributed_ns: u64) {
+        let mut held = self.0.lock();
+        held.busy_ns = held.busy_ns.saturating_add(busy_ns);
+        held.system_ns = held.system_ns.saturating_add(busy_ns.saturating_sub(attributed_ns));
+    }
+}
+
+impl Node {
+    /// Tells everybody in a batch that ends what he has used. Called once for each, before its requests go anywhere.
+    pub(crate) fn charge(&self, running: &Running, finished: bool, now: MonotonicTime) {
+        let used = running.used(now);
+        let used_ns = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        let attributed_ns = match &running.work {
+            Work::Infer { members, .. } => {
+                let cause = if finished { Cause::Compute } else { Cause::Aborted };
+                // The same numbers as the scheduler charges.
+                let times = split(used_ns, &running.weights);
+                let cpus = split(u64::try_from(running.cpu.as_nanos()).unwrap_or(u64::MAX), &running.weights);
+                let mut attributed_ns = 0_u64;
+                for member in members {
+                    let Some(meter) = &member.meter else { continue };
+                    let position = usize::try_from(member.position).unwrap_or(usize::MAX);
+                    let part = |parts: &[u64]| Duration::from_nanos(parts.get(position).copied().unwrap_or(0));
+                    let time = part(&times);
+                    attributed_ns = attributed_ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+                    meter.used(cause, time, part(&cpus));
+                }
+                attributed_ns
+            }
+            Work::Load(load) => match &load.meter {
+                Some(meter) => {
+                    meter.used(if finished { Cause::Load } else { Cause::Aborted }, used, running.cpu);
+                    used_ns
+                }
+                None => 0,
+            },
+            // Beside the slots.
+            Work::Register(_) => return,
+        };
+        self.slot_meter.held(used_ns, attributed_ns);
+    }
+
+    /// What the slots have done since the start.
+    pub fn slot_time(&self) -> SlotTime {
+        let held = *self.slot_meter.0.lock();
+        SlotTime {
+            // Read after: what is held is never more than there was.
+            wall_ns: self.now().as_nanos(),
+            slots: u32::from(self.config.slots),
+            busy_ns: held.busy_ns,
+            system_ns: held.system_ns,
+        }
+    }
+
+    /// From now on these meters are told of loads.
+    pub fn set_load_meters(&self, meters: Arc<dyn LoadMeters>) {
+        *self.load_meters.write() = Some(meters);
+    }
+
+    pub(crate) fn load_meter(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {
+        self.load_meters.read().as_ref()?.load(load)
+    }
+}

@@ -1,0 +1,309 @@
+//! The meter: exactly one usage record for each attempt, on its way into the ledger before its answer leaves.
+//!
+//! An attempt is a request that was admitted and found a version that can be served, or a load. What ends before that costs no
+//! device anything; it is counted in the metrics, and refused access in the audit trail.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tenantry_node::{Cause, LoadFor, LoadMeters, Meter};
+use tenantry_store::{Bookkeeper, Ledger, LedgerError};
+use tenantry_types::model::TOKEN_COUNT;
+use tenantry_types::share::ShareTier;
+use tenantry_types::usage::{Attempted, DeviceTime, Outcome, UsageKind, Used};
+use tenantry_types::{DataType, DeploymentId, ErrorCode, InferResponse, KeyId, RequestId, ServiceError};
+
+use crate::limits::reason;
+use crate::routing::{RoutedModel, RoutedTenant, RoutedVersion, Routing};
+use crate::server::unix_ms;
+use crate::{Principal, Server};
+
+/// When a request may be tried again that could not be recorded.
+const UNRECORDED_RETRY: Duration = Duration::from_secs(1);
+
+/// One attempt and what it has used so far. It is closed when its answer is about to leave; one that is not answered is closed
+/// when nobody uses it any more, which may be long after its client has left.
+#[derive(Debug)]
+pub(crate) struct Account {
+    ledger: Arc<Ledger>,
+    sequence: u64,
+    attempted: Attempted,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    opened: bool,
+    closed: bool,
+    /// Until something else is known: its client has left.
+    outcome: Outcome,
+    duration: Option<Duration>,
+    used: Used,
+}
+
+/// An answered attempt that is to be closed before its answer leaves. Dropping it closes it, too, but then nobody learns of an
+/// error.
+#[derive(Debug)]
+#[must_use = "an answer may leave only when its attempt is closed"]
+pub struct Bill {
+    account: Option<Arc<Account>>,
+}
+
+impl Bill {
+    /// Of an answered request.
+    pub(crate) fn of(
+        account: Option<Arc<Account>>,
+        outcome: Outcome,
+        response: &InferResponse,
+        queue_wait: Duration,
+    ) -> Self {
+        if let Some(account) = &account {
+            let mut state = account.state.lock();
+            state.outcome = outcome;
+            state.used.queue_ns = nanos(queue_wait);
+            state.used.tokens = tokens(response);
+        }
+        Self { account }
+    }
+
+    /// Closes the attempt with an answer of so many bytes.
+    ///
+    /// # Errors
+    /// 503 where it cannot be recorded; then the answer must not leave.
+    pub fn settle(self, bytes_out: u64) -> Result<(), ServiceError> {
+        let Some(account) = self.account else { return Ok(()) };
+        account.state.lock().used.bytes_out = bytes_out;
+        account.close().map_err(|_| unrecorded())
+    }
+}
+
+impl Account {
+    fn new(ledger: &Arc<Ledger>, attempted: Attempted, bytes_in: u64) -> Arc<Self> {
+        let used = Used { bytes_in, ..Used::nothing(Outcome::Cancelled) };
+        let state = State { opened: false, closed: false, outcome: Outcome::Cancelled, duration: None, used };
+        Arc::new(Self {
+            ledger: Arc::clone(ledger),
+            sequence: ledger.next_key().sequence,
+            attempted,
+            began: Instant::now(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// How it ended, as far as its client is concerned.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        let mut state = self.state.lock();
+        state.outcome = outcome;
+        state.duration.get_or_insert_with(|| self.began.elapsed());
+    }
+
+    fn close(&self) -> Result<(), LedgerError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Ok(());
+        }
+        let duration = state.duration.unwrap_or_else(|| self.began.elapsed());
+        let used = Used { outcome: state.outcome, duration_ns: nanos(duration), ..state.used };
+        self.ledger.closed(self.sequence, &self.attempted, used, unix_ms())?;
+        state.closed = true;
+        Ok(())
+    }
+}
+
+impl Meter for Account {
+    fn open(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.opened {
+            return true;
+        }
+        match self.ledger.opened(self.sequence, &self.attempted) {
+            Ok(()) => {
+                state.opened = true;
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "usage cannot be recorded; a request is refused"
+                );
+                false
+            }
+        }
+    }
+
+    fn used(&self, cause: Cause, time: Duration, cpu: Duration) {
+        let mut state = self.state.lock();
+        let DeviceTime { compute_ns, load_ns, aborted_ns, .. } = &mut state.used.device;
+        let counter = match cause {
+            Cause::Compute => compute_ns,
+            Cause::Load => load_ns,
+            Cause::Aborted => aborted_ns,
+        };
+        *counter = counter.saturating_add(nanos(time));
+        state.used.cpu_ns = state.used.cpu_ns.saturating_add(nanos(cpu));
+        if self.attempted.kind == UsageKind::Load {
+            state.outcome = if cause == Cause::Load { Outcome::Ok } else { Outcome::Failed };
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            // It was opened in the log, perhaps, and is closed as interrupted at the next start.
+            tracing::error!(error = &error as &dyn std::error::Error, "a usage record could not be closed");
+        }
+    }
+}
+
+impl Server {
+    /// Begins the record of a request.
+    pub(crate) fn account(
+        &self,
+        principal: &Principal,
+        model: &RoutedModel,
+        version: &RoutedVersion,
+        request: RequestId,
+        bytes_in: u64,
+    ) -> Option<Arc<Account>> {
+        let ledger = self.ledger.as_ref()?;
+        let attempted = Attempted {
+            kind: UsageKind::Inference,
+            tenant: principal.tenant,
+            key: Some(principal.key),
+            deployment: Some(model.deployment.id),
+            model: Arc::clone(&model.full_name),
+            version: version.id,
+            version_number: version.number,
+            tier: tier(principal.routed(), Some(model.deployment.id), Some(principal.key)),
+            request: Some(request),
+            admitted_ms: unix_ms(),
+        };
+        Some(Account::new(ledger, attempted, bytes_in))
+    }
+
+    /// Carries the log into the books, and syncs it, as long as the server lives.
+    pub(crate) async fn keep_books(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.limits.ledger_sync).await;
+            self.sync_ledger(false).await;
+        }
+    }
+
+    /// Syncs the log, with what the slots have done by now, and brings the books up to it. `last`: nothing comes after it.
+    pub(crate) async fn sync_ledger(&self, last: bool) {
+        let Some(ledger) = &self.ledger else { return };
+        let slots = ledger.slots(unix_ms(), self.node.slot_time(), last);
+        let synced = {
+            let ledger = Arc::clone(ledger);
+            tokio::task::spawn_blocking(move || ledger.sync())
+                .await
+                .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        };
+        if let Err(error) = slots.and_then(|()| synced.map_err(LedgerError::from)) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the usage ledger cannot be brought to the disk");
+        }
+        let mut books = self.books.lock().await;
+        let Some(books) = books.as_mut() else { return };
+        match books.carry().await {
+            Ok(carried) => {
+                if carried.interrupted > 0 || carried.torn > 0 {
+                    tracing::warn!(
+                        interrupted = carried.interrupted,
+                        torn_files = carried.torn,
+                        "an earlier start ended before these attempts did; they are not billed"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "usage waits to come into the database; trying again"
+                );
+            }
+        }
+    }
+}
+
+/// The log and its books.
+pub(crate) fn open(
+    settings: &crate::ServerConfig,
+    store: &tenantry_store::Store,
+) -> Result<(Option<Arc<Ledger>>, Option<Bookkeeper>), LedgerError> {
+    if !settings.limits.ledger {
+        return Ok((None, None));
+    }
+    let ledger = Arc::new(Ledger::open(&settings.data_dir.join("ledger"), unix_ms())?);
+    let books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    Ok((Some(ledger), Some(books)))
+}
+
+/// Makes the meters of loads.
+#[derive(Debug)]
+pub(crate) struct Loads(pub(crate) Weak<Server>);
+
+impl LoadMeters for Loads {
+    fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {
+        let server = self.0.upgrade()?;
+        let ledger = server.ledger.as_ref()?;
+        let routing = server.routing.load();
+        // Loads are rare.
+        let (model, version) = find(&routing, &load)?;
+        let attempted = Attempted {
+            kind: UsageKind::Load,
+            tenant: load.tenant,
+            key: load.key,
+            deployment: load.deployment,
+            model: Arc::clone(&model.full_name),
+            version: load.version,
+            version_number: version.number,
+            tier: routing
+                .tenants
+                .get(&load.tenant)
+                .map_or(ShareTier::default(), |tenant| tier(tenant, load.deployment, load.key)),
+            request: None,
+            admitted_ms: unix_ms(),
+        };
+        Some(Account::new(ledger, attempted, 0))
+    }
+}
+
+fn find<'a>(routing: &'a Routing, load: &LoadFor) -> Option<(&'a RoutedModel, &'a RoutedVersion)> {
+    routing.models().find_map(|model| {
+        let version = model.versions.values().find(|version| version.id == load.version)?;
+        Some((&**model, &**version))
+    })
+}
+
+/// What a request with this key to this deployment was promised: the nearest that says something.
+fn tier(tenant: &RoutedTenant, deployment: Option<DeploymentId>, key: Option<KeyId>) -> ShareTier {
+    let of_key = key.and_then(|key| tenant.keys.get(&key)?.record.settings.tier);
+    let of_deployment = || deployment.and_then(|deployment| tenant.deployments.get(&deployment)?.record.settings.tier);
+    let of_tenant = || tenant.share.as_ref().and_then(|share| share.settings.tier);
+    of_key.or_else(of_deployment).or_else(of_tenant).unwrap_or_default()
+}
+
+pub(crate) fn unrecorded() -> ServiceError {
+    ServiceError::new(
+        ErrorCode::Unavailable,
+        "the server cannot record usage, and nothing runs unrecorded; try again later",
+    )
+    .because(reason::LEDGER)
+    .retry_after(UNRECORDED_RETRY)
+}
+
+/// The tokens a model says it read, if it does.
+fn tokens(response: &InferResponse) -> u64 {
+    let counts =
+        response.outputs.iter().find(|tensor| tensor.name == TOKEN_COUNT && tensor.datatype == DataType::Int64);
+    let Some(counts) = counts else { return 0 };
+    let bytes = counts.data.to_contiguous();
+    let (counts, _) = bytes.as_chunks::<8>();
+    counts.iter().map(|count| u64::try_from(i64::from_le_bytes(*count)).unwrap_or(0)).fold(0, u64::saturating_add)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,216 @@
+//! The log: appended to by the data path, synced at an interval.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tenantry_types::usage::{Attempted, SlotTime, UsageKey, Used};
+use tenantry_types::{BootId, NodeId};
+
+use super::frame::{FORMAT, Frame};
+use crate::open::{id_parts, sync_folder};
+
+const NODE_FILE: &str = "node";
+/// A file that is as long is followed by the next one.
+const FILE_BYTES: u64 = 32 << 20;
+
+/// Why the log cannot be written. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk does not take it.
+    #[error("the usage ledger cannot be written")]
+    Io(#[from] io::Error),
+    /// A record has no bytes; does not happen with records of ours.
+    #[error("a usage record cannot be encoded")]
+    Encode(#[from] postcard::Error),
+    /// The node's name cannot be read.
+    #[error("the file with the node's name holds something else; it was written by another program, or damaged")]
+    NotAName,
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// The log of one start of a node.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    node: NodeId,
+    boot: BootId,
+    started_ms: i64,
+    file_bytes: u64,
+    /// The last sequence number that was given out.
+    last: AtomicU64,
+    open: Mutex<Open>,
+}
+
+/// The file that is written to.
+#[derive(Debug)]
+struct Open {
+    file: Arc<File>,
+    number: u32,
+    bytes: u64,
+    /// Whether something in it was not synced.
+    dirty: bool,
+    /// Files before it that were not synced to their end.
+    unsynced: Vec<Arc<File>>,
+    /// Whether the last frame may be there in part, so that nothing behind it would be read.
+    torn: bool,
+}
+
+impl Ledger {
+    /// Begins the log of a new start in this folder, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn open(folder: &Path, now_ms: i64) -> Result<Self, LedgerError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let node = node_name(folder, now_ms)?;
+        let (time, random) = id_parts(now_ms).map_err(|_| LedgerError::Random)?;
+        let boot = BootId::from_parts(time, random);
+        let open = begin_file(folder, node, boot, now_ms, 1)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            node,
+            boot,
+            started_ms: now_ms,
+            file_bytes: FILE_BYTES,
+            last: AtomicU64::new(0),
+            open: Mutex::new(open),
+        })
+    }
+
+    /// The same, but a file that is as long as this is followed by the next one.
+    #[must_use]
+    pub fn with_files_of(self, file_bytes: u64) -> Self {
+        Self { file_bytes, ..self }
+    }
+
+    /// The name of an attempt that begins.
+    pub fn next_key(&self) -> UsageKey {
+        UsageKey { node: self.node, boot: self.boot, sequence: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Writes that an attempt is about to be given to a worker.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: then it must not be given to one.
+    pub fn opened(&self, sequence: u64, attempted: &Attempted) -> Result<(), LedgerError> {
+        self.append(&Frame::Opened { sequence, attempted: attempted.clone() })
+    }
+
+    /// Writes what an attempt has come to.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: then it must not be answered.
+    pub fn closed(&self, sequence: u64, attempted: &Attempted, used: Used, ended_ms: i64) -> Result<(), LedgerError> {
+        self.append(&Frame::Closed { sequence, attempted: attempted.clone(), used, ended_ms })
+    }
+
+    /// Writes what the slots have done by now; `last` where the start ends in order and this is its last word.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn slots(&self, at_ms: i64, time: SlotTime, last: bool) -> Result<(), LedgerError> {
+        self.append(&Frame::Slots { at_ms, time, last })
+    }
+
+    /// Brings everything that was written to the disk. Blocks; writers do not wait for it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> io::Result<()> {
+        let files: Vec<Arc<File>> = {
+            let mut open = self.open.lock();
+            let current = std::mem::take(&mut open.dirty).then(|| Arc::clone(&open.file));
+            open.unsynced.drain(..).chain(current).collect()
+        };
+        let mut outcome = Ok(());
+        for file in files {
+            if let Err(error) = file.sync_data() {
+                // Nobody knows what of it is on the disk; the next sync tries again.
+                self.open.lock().unsynced.push(file);
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+
+    /// Which start this is.
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// Whose log this is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn append(&self, frame: &Frame) -> Result<(), LedgerError> {
+        let bytes = frame.encode()?;
+        let mut open = self.open.lock();
+        if open.torn || open.bytes >= self.file_bytes {
+            let next = begin_file(&self.folder, self.node, self.boot, self.started_ms, open.number + 1)?;
+            let mut before = std::mem::replace(&mut *open, next);
+            open.unsynced.append(&mut before.unsynced);
+            open.unsynced.extend(before.dirty.then_some(before.file));
+        }
+        open.dirty = true;
+        if let Err(error) = (&*open.file).write_all(&bytes) {
+            // A part of it may be there, behind which nothing would be read: what comes next goes into another file.
+            open.torn = true;
+            return Err(error.into());
+        }
+        open.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// The name of one file of a boot.
+pub(super) fn file_name(boot: BootId, number: u32) -> String {
+    format!("{boot}-{number:08}.log")
+}
+
+/// Which file of which boot has this name.
+pub(super) fn parse_file_name(name: &str) -> Option<(BootId, u32)> {
+    let (boot, number) = name.strip_suffix(".log")?.split_once('-')?;
+    Some((boot.parse().ok()?, number.parse().ok()?))
+}
+
+fn begin_file(folder: &Path, node: NodeId, boot: BootId, started_ms: i64, number: u32) -> Result<Open, LedgerError> {
+    let path = folder.join(file_name(boot, number));
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    let begin = Frame::Begin { format: FORMAT, node, boot, started_ms }.encode()?;
+    file.write_all(&begin)?;
+    sync_folder(folder)?;
+    let bytes = begin.len() as u64;
+    Ok(Open { file: Arc::new(file), number, bytes, dirty: true, unsynced: Vec::new(), torn: false })
+}
+
+/// The node's name; made at its first start.
+fn node_name(folder: &Path, now_ms: i64) -> Result<NodeId, LedgerError> {
+    let path = folder.join(NODE_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => return text.trim().parse().map_err(|_| LedgerError::NotAName),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (time, random) = id_parts(now_ms).map_err(|_| LedgerError::Random)?;
+    let node = NodeId::from_parts(time, random);
+    // Aside first: a kill must not leave half a name.
+    let aside = folder.join("node.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    writeln!(file, "{node}")?;
+    file.sync_all()?;
+    std::fs::rename(aside, path)?;
+    sync_folder(folder)?;
+    Ok(node)
+}

@@ -1,0 +1,205 @@
+//! The usage ledger: from the log into the books, each record once.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::{AnyConnection, Connection as _, Executor as _};
+use tenantry_store::{Bookkeeper, Ledger, Store, UsageGroup, UsageQuery, UsageRecord};
+use tenantry_types::share::ShareTier;
+use tenantry_types::usage::{Attempted, DeviceTime, Outcome, SlotTime, UsageKind, Used};
+use tenantry_types::{DeploymentId, KeyId, RequestId, TenantId, VersionId};
+
+use crate::support::Shared;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+fn attempted(tenant: u8, admitted_ms: i64) -> Attempted {
+    Attempted {
+        kind: UsageKind::Inference,
+        tenant: TenantId::from_parts(1, [tenant; 10]),
+        key: Some(KeyId::from_parts(1, [tenant; 10])),
+        deployment: Some(DeploymentId::from_parts(1, [tenant; 10])),
+        model: format!("tenant-{tenant}/model").into(),
+        version: VersionId::from_parts(1, [tenant; 10]),
+        version_number: 1,
+        tier: ShareTier::Burstable,
+        request: Some(RequestId::from_parts(2, [tenant; 10])),
+        admitted_ms,
+    }
+}
+
+fn used(ns: u64) -> Used {
+    let device = DeviceTime { compute_ns: ns, padding_ns: 1, load_ns: 2, aborted_ns: 3 };
+    Used {
+        device,
+        duration_ns: 10 * ns,
+        queue_ns: 5,
+        cpu_ns: 6,
+        bytes_in: 7,
+        bytes_out: 8,
+        tokens: 9,
+        ..Used::nothing(Outcome::Ok)
+    }
+}
+
+async fn records(store: &Store) -> Vec<UsageRecord> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.usage_records(None, after, 7).await.unwrap();
+        let Some(last) = page.last() else { return all };
+        after = Some(last.key);
+        all.extend(page);
+    }
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "log"))
+        .count()
+}
+
+pub(crate) async fn a_record_comes_into_the_books_once_and_whole(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let folder = place.folder().join("ledger");
+    let ledger = Arc::new(Ledger::open(&folder, 1_000).unwrap());
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    let key = ledger.next_key();
+    assert_eq!(key.sequence, 1);
+    let mine = attempted(1, 5);
+    ledger.opened(1, &mine).unwrap();
+    assert_eq!(books.carry().await.unwrap().closed, 0);
+    assert_eq!(records(&store).await, []);
+    ledger.closed(1, &mine, used(100), DAY_MS + 7).unwrap();
+    // One that was never given to a worker was not opened.
+    ledger.next_key();
+    let refused = Attempted { key: None, deployment: None, request: None, kind: UsageKind::Load, ..attempted(2, 6) };
+    ledger.closed(2, &refused, Used::nothing(Outcome::Rejected), 8).unwrap();
+    for expected in [2, 0, 0] {
+        assert_eq!(books.carry().await.unwrap().closed, expected);
+    }
+    let found = records(&store).await;
+    assert_eq!(found[0], UsageRecord { key, attempted: mine, used: used(100), ended_ms: DAY_MS + 7 });
+    assert_eq!((found.len(), &found[1].attempted), (2, &refused));
+    // Whoever begins anew, as after a kill between two rounds, adds nothing.
+    let mut again = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    assert_eq!(again.carry().await.unwrap().closed, 0);
+    assert_eq!(records(&store).await.len(), 2);
+
+    let query = |tenant, groups: &[UsageGroup]| UsageQuery { tenant, days: (0, 1), groups: groups.to_vec() };
+    let sum = store.usage(&query(None, &[])).await.unwrap();
+    assert_eq!((sum.len(), sum[0].attempts, sum[0].used), (1, 2, used(100)));
+    let days = store.usage(&query(None, &[UsageGroup::Day, UsageGroup::Kind])).await.unwrap();
+    let seen: Vec<_> = days.iter().map(|row| (row.day, row.kind, row.attempts)).collect();
+    assert_eq!(seen, [(Some(0), Some(UsageKind::Load), 1), (Some(1), Some(UsageKind::Inference), 1)]);
+    let of_two = query(
+        Some(refused.tenant),
+        &[UsageGroup::Deployment, UsageGroup::Version, UsageGroup::Outcome, UsageGroup::Tier],
+    );
+    let [row] = &store.usage(&of_two).await.unwrap()[..] else { panic!("one line") };
+    assert_eq!((row.deployment, row.model.as_deref(), row.version), (None, Some("tenant-2/model"), Some(1)));
+    assert_eq!((row.outcome, row.tier, row.tenant), (Some(Outcome::Rejected), Some(ShareTier::Burstable), None));
+    let nothing = UsageQuery { days: (2, 9), ..query(None, &[]) };
+    assert_eq!(store.usage(&nothing).await.unwrap()[0].attempts, 0);
+    assert_eq!(store.usage_records(Some(refused.tenant), None, 0).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn what_a_start_left_open_is_closed_by_the_next_as_interrupted(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let folder = place.folder().join("ledger");
+    let first = Arc::new(Ledger::open(&folder, 1_000).unwrap());
+    for sequence in 1..=3 {
+        first.next_key();
+        first.opened(sequence, &attempted(1, 2_000)).unwrap();
+    }
+    first.closed(2, &attempted(1, 2_000), used(50), 2_500).unwrap();
+    first.slots(2_600, SlotTime { wall_ns: 1_000, slots: 2, busy_ns: 56, system_ns: 0 }, false).unwrap();
+    // Carried in part, then killed, in the middle of a write.
+    Bookkeeper::new(Arc::clone(&first), store.clone()).carry().await.unwrap();
+    first.closed(3, &attempted(1, 2_000), used(60), 2_700).unwrap();
+    let name = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|path| path.extension().is_some())
+        .unwrap();
+    std::fs::OpenOptions::new().append(true).open(&name).unwrap().write_all(&[40, 0, 0, 0, 1, 2, 3]).unwrap();
+    drop(first);
+
+    let second = Arc::new(Ledger::open(&folder, 3_000).unwrap());
+    let mut books = Bookkeeper::new(Arc::clone(&second), store.clone());
+    let carried = books.carry().await.unwrap();
+    assert_eq!((carried.closed, carried.interrupted, carried.torn), (1, 1, 1));
+    assert_eq!(files(&folder), 1, "the files of the first start are of no use any more");
+    let found = records(&store).await;
+    let seen: Vec<_> = found.iter().map(|record| (record.key.sequence, record.used.outcome, record.ended_ms)).collect();
+    assert_eq!(seen, [(1, Outcome::Interrupted, 2_700), (2, Outcome::Ok, 2_500), (3, Outcome::Ok, 2_700)]);
+    assert_eq!(books.carry().await.unwrap(), tenantry_store::Carried::default());
+
+    let accounts = store.usage_accounts().await.unwrap();
+    let old = accounts.iter().find(|account| account.done).unwrap();
+    assert_eq!((old.records, old.interrupted, old.charged_ns), (3, 1, 50 + 60 + 12));
+    // What came after the node last told of its slots is in the records, and shows.
+    assert_eq!((old.slots.capacity_ns(), old.idle_ns(), old.unaccounted_ns()), (2_000, 1_944, -66));
+    assert_eq!(old.node, second.node(), "a node keeps its name");
+    assert_ne!(old.boot, second.boot());
+}
+
+pub(crate) async fn files_go_when_they_are_in_the_books(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let folder = place.folder().join("ledger");
+    let ledger = Arc::new(Ledger::open(&folder, 1_000).unwrap().with_files_of(10_000));
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    // One that stays open keeps the file it was opened in, and those behind it.
+    ledger.opened(1, &attempted(1, 1)).unwrap();
+    let one = attempted(2, 1);
+    let mut sequence = 1;
+    while files(&folder) < 3 {
+        for _ in 0..20 {
+            sequence += 1;
+            ledger.opened(sequence, &one).unwrap();
+        }
+        for done in sequence - 19..=sequence {
+            ledger.closed(done, &one, Used::nothing(Outcome::Cancelled), 2).unwrap();
+        }
+    }
+    let closed = books.carry().await.unwrap().closed;
+    assert_eq!(closed, sequence - 1);
+    assert_eq!(files(&folder), 3);
+    ledger.closed(1, &attempted(1, 1), used(1), 3).unwrap();
+    books.carry().await.unwrap();
+    assert_eq!(files(&folder), 1);
+    ledger.sync().unwrap();
+    let sum = store.usage(&UsageQuery { tenant: None, days: (0, 0), groups: Vec::new() }).await.unwrap();
+    assert_eq!(sum[0].attempts, sequence);
+}
+
+pub(crate) async fn an_error_half_way_doubles_nothing(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let ledger = Arc::new(Ledger::open(&place.folder().join("ledger"), 1_000).unwrap());
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    let mut expected = BTreeMap::new();
+    let mut raw = AnyConnection::connect(&place.raw_url()).await.unwrap();
+    for round in 0..4_u64 {
+        for tenant in 1..=50 {
+            let sequence = ledger.next_key().sequence;
+            ledger.closed(sequence, &attempted(tenant, 1), used(sequence), 2).unwrap();
+            expected.insert(sequence, used(sequence));
+        }
+        if round % 2 == 1 {
+            // The days cannot be written after the records were.
+            raw.execute("ALTER TABLE usage_days RENAME TO lost").await.unwrap();
+            books.carry().await.unwrap_err();
+            raw.execute("ALTER TABLE lost RENAME TO usage_days").await.unwrap();
+        }
+        books.carry().await.unwrap();
+        let found = records(&store).await;
+        let found: BTreeMap<u64, Used> = found.into_iter().map(|record| (record.key.sequence, record.used)).collect();
+        assert_eq!(found, expected);
+        let sum = &store.usage(&UsageQuery { tenant: None, days: (0, 0), groups: Vec::new() }).await.unwrap()[0];
+        assert_eq!(sum.attempts, expected.len() as u64);
+        assert_eq!(sum.used.device.compute_ns, expected.values().map(|used| used.device.compute_ns).sum::<u64>());
+    }
+    raw.close().await.unwrap();
+}
