@@ -1,6 +1,8 @@
-"""The audit trail on the real server: who reads what of what was done."""
+"""The audit trail on the real server: who reads what of what was done, and that nobody changes it unseen."""
 
+import hashlib
 import json
+import sqlite3
 
 import tiny_onnx
 from test_program import tenantry
@@ -61,3 +63,98 @@ def test_what_is_done_is_told_to_whom_it_concerns(new_server):
     server.stop()
     server.start()
     assert [r["action"] for r in records(server.api(acme.key), "acme")][-1] == "tenant.create"
+
+
+def encoded(record):
+    """What a record's hash covers, made again from an export as crates/store/src/audit/chain.rs describes it."""
+    def number(value):
+        return value.to_bytes(8, "big", signed=True)
+
+    def text(value):
+        return number(len(value.encode())) + value.encode()
+
+    def maybe(form, value):
+        return b"\0" if value is None else b"\1" + form(value)
+
+    actor = record["actor"]
+    role = "unknown" if actor.get("unknown") else actor.get("role")
+    maybes = [actor.get("tenant_id"), actor.get("key"), role, record.get("tenant_id")]
+    texts = [record["action"], record["object"], record["outcome"], record["detail"], record.get("source", "")]
+    return (b"tenantry audit record 1" + number(record["sequence"]) + number(record["at_ms"])
+            + b"".join(maybe(text, value) for value in maybes) + b"".join(map(text, texts))
+            + maybe(number, record.get("generation")) + text(record["previous"]))
+
+
+def test_a_changed_record_is_found(new_server):
+    server = new_server()
+    acme = server.tenant("acme")
+    acme.new_key("acme", "invoker")
+
+    def exported(*arguments, key=server.admin.key):
+        lines = tenantry("audit", "export", *arguments, key=key, server=server.url).splitlines()
+        return [json.loads(line) for line in lines]
+
+    assert "records verified, 1 to" in tenantry("audit", "verify", key=server.admin.key, server=server.url)
+    trail = exported("--all")
+    assert [record["sequence"] for record in trail] == list(range(1, len(trail) + 1))
+    assert [record["previous"] for record in trail[1:]] == [record["hash"] for record in trail[:-1]]
+    assert [hashlib.sha256(encoded(record)).hexdigest() for record in trail] == [record["hash"] for record in trail]
+    found = json.loads(tenantry("audit", "verify", "--json", key=server.admin.key, server=server.url))
+    assert (found["verified"], found["hash"], "broken" in found) == (len(trail), trail[-1]["hash"], False)
+    assert exported("--all", "--after", str(trail[1]["sequence"]))[0] == trail[2]
+    created = next(record for record in trail if record["action"] == "key.create" and record["tenant"] == "acme")
+    assert created["source"] == "127.0.0.1" and created["generation"] > 0
+    # A tenant has his own records, and cannot verify everybody's.
+    own = exported(key=acme.key)
+    assert own and {record["tenant"] for record in own} == {"acme"}
+    assert not any("tenant_id" in record or "tenant_id" in record["actor"] for record in own)
+    assert acme.get("/admin/v1/audit/verification").status == 403
+
+    server.stop()
+    with sqlite3.connect(next(server.folder.rglob("tenantry.sqlite"))) as database:
+        database.execute("UPDATE audit SET object = 'x' || substr(object, 2) WHERE sequence = 2")
+    database.close()
+    server.start()
+    said = tenantry("audit", "verify", key=server.admin.key, server=server.url, rc=1)
+    assert "record 2 is not what was written: it was changed" in said
+    found = server.admin.expect("GET", "/admin/v1/audit/verification")
+    assert found["broken"] == {"sequence": 2, "problem": "hash_differs"} and found["verified"] == 1
+
+
+def test_refused_accesses_are_told_of(new_server):
+    server = new_server()
+    acme, globex = server.tenant("acme"), server.tenant("globex")
+    assert globex.get("/admin/v1/tenants/acme/keys").status == 404
+    assert globex.get("/admin/v1/status").status == 403
+    key = acme.new_key("acme", "invoker")
+    invoker = server.api(key["key"])
+    assert invoker.get("/admin/v1/tenants/acme/keys").status == 403
+    wrong = server.api(key["key"][:-4] + "aaaa")
+    assert wrong.get("/admin/v1/tenants/acme/keys").status == 401
+    assert server.api("nonsense").get("/v2/models/acme/m").status == 401
+    # What is not there in one's own is no refused access.
+    assert acme.get("/admin/v1/tenants/acme/models/nothing").status == 404
+
+    def refused(records):
+        return [record for record in records if record["action"] == "access.refused"]
+
+    everything = refused(server.admin.expect("GET", "/admin/v1/audit")["records"])
+    told = {(record["object"], record["outcome"]): record for record in everything}
+    probed = told["GET /admin/v1/tenants/acme/keys", "not_found"]
+    assert probed["actor"]["tenant"] == "globex" and "tenant" not in probed and probed["source"] == "127.0.0.1"
+    assert told["GET /admin/v1/status", "permission_denied"]["tenant"] == "globex"
+    assert told["GET /admin/v1/tenants/acme/keys", "permission_denied"]["actor"]["key"] == key["id"]
+    assert told["authentication", "unauthenticated"]["actor"]["unknown"]
+    assert not any("/models/nothing" in record["object"] for record in everything)
+    # Whose key was tried reads of it; whose things were looked for does not know by whom.
+    own = refused(records(acme, "acme"))
+    assert [record["outcome"] for record in own] == ["unauthenticated", "permission_denied"]
+    assert own[0]["actor"] == {"key": key["id"], "unknown": True}
+    assert "acme" not in json.dumps(records(globex, "globex"))
+
+    # However often it is tried, few records are made of it.
+    before = len(everything)
+    for _ in range(100):
+        assert wrong.get("/admin/v1/tenants/acme/keys").status == 401
+    after = refused(server.admin.expect("GET", "/admin/v1/audit?limit=1000")["records"])
+    assert len(after) - before < 50 and any(record["outcome"] == "left_out" for record in after)

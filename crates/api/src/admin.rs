@@ -28,6 +28,7 @@ use utoipa_axum::routes;
 pub use document::openapi;
 
 use extract::Refusal;
+pub(crate) use extract::Seen;
 
 /// What the admin handlers share.
 #[derive(Clone)]
@@ -62,6 +63,7 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(shares::key, shares::set_key))
         .routes(routes!(audit::list))
         .routes(routes!(audit::tenant))
+        .routes(routes!(audit::verify))
         .routes(routes!(usage::total))
         .routes(routes!(usage::records))
         .routes(routes!(usage::accounts))

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
 use tenantry_server::Principal;
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName};
 
+use crate::connection::Peer;
 use crate::explain;
 use crate::reply::Reply;
 use crate::route::Edge;
@@ -29,8 +30,9 @@ impl Caller {
     ///
     /// # Errors
     /// 401.
-    pub(crate) fn of(edge: &Edge, headers: &HeaderMap, id: RequestId) -> Result<(Self, Principal), ServiceError> {
-        let principal = edge.server.authenticate(authorization(headers))?;
+    pub(crate) fn of<B>(edge: &Edge, request: &Request<B>, id: RequestId) -> Result<(Self, Principal), ServiceError> {
+        let headers = request.headers();
+        let principal = edge.server.authenticate(authorization(headers), Peer::source(request.extensions()))?;
         let caller = Self { tenant: Arc::clone(&principal.tenant_name), explains: explain::is_wanted(headers), id };
         Ok((caller, principal))
     }

@@ -10,12 +10,14 @@
 //! still comes is thrown away for a moment, until the client has seen the end and closes (RFC 9112, section 9.6).
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Extensions;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +35,25 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 128 << 20;
 /// Bytes thrown away at a time.
 const SCRATCH_BYTES: usize = 8 << 10;
+
+/// Who is at the other end of a connection. Every request carries it among its extensions.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The address it came from.
+    pub(crate) address: IpAddr,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Arc<Self> {
+        // An IPv4 address is one, whatever the listener's family.
+        Arc::new(Self { address: address.ip().to_canonical() })
+    }
+
+    /// The address a request came from.
+    pub(crate) fn source(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get::<Arc<Self>>().map(|peer| peer.address)
+    }
+}
 
 /// A client's connection.
 pub(crate) struct Connection {

@@ -17,6 +17,9 @@ use crate::pool::Pool;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::{admin, metrics, v1, v2};
 
+/// The path of a tenant in the admin API, in front of its name.
+const TENANTS: &str = "/admin/v1/tenants/";
+
 /// What the edges share.
 pub(crate) struct Edge {
     pub(crate) server: Arc<Server>,
@@ -76,8 +79,7 @@ impl Edge {
         } else if is_under(path, "/v1") || is_under(path, "/openai/v1") {
             v1::serve(self, request, id).await
         } else if is_under(path, "/admin") {
-            let reply = self.answer_admin(request, id).await?;
-            unpack(reply, &id)
+            unpack(self.answer_admin(request, id).await?, &id)
         } else if v1::is_torchserve(path) {
             v1::serve_torchserve(self, request, id).await
         } else if path == "/" {
@@ -94,8 +96,21 @@ impl Edge {
         id: RequestId,
     ) -> Result<axum::response::Response, Infallible> {
         request.extensions_mut().insert(id);
+        let seen = admin::Seen::default();
+        request.extensions_mut().insert(seen.clone());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         // A router is always ready; cloning it counts a reference.
-        self.admin.clone().call(request.map(axum::body::Body::new)).await
+        let response = self.admin.clone().call(request.map(axum::body::Body::new)).await?;
+        if let Some(error) = response.extensions().get::<ServiceError>() {
+            if let Some(principal) = seen.0.get() {
+                let path = uri.path();
+                let about = path.strip_prefix(TENANTS).and_then(|rest| rest.split('/').next());
+                self.server.note_refusal(principal, &format!("{method} {path}"), about, error.code);
+            }
+            // Before the answer: whoever was refused, and then asks, reads of it.
+            self.server.record_refusals().await;
+        }
+        Ok(response)
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tenantry_server::Server;
@@ -14,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{Connection, Requests};
+use crate::connection::{Connection, Peer, Requests};
 use crate::grpc;
 use crate::route::{Edge, Entrance};
 
@@ -140,12 +142,13 @@ impl Door {
             // Nobody closes the semaphore.
             let Ok(place) = place else { return };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
+                    let peer = Peer::new(address);
                     let (entrance, edge, stopping) = (self.entrance, Arc::clone(&self.edge), self.stopping.clone());
                     self.tracker.spawn(async move {
                         match entrance {
-                            Entrance::Grpc => grpc::connection::serve(stream, edge, stopping).await,
-                            _ => serve_connection(entrance, stream, edge, stopping).await,
+                            Entrance::Grpc => grpc::connection::serve(stream, peer, edge, stopping).await,
+                            _ => serve_connection(entrance, stream, peer, edge, stopping).await,
                         }
                         drop(place);
                     });
@@ -159,11 +162,18 @@ impl Door {
     }
 }
 
-async fn serve_connection(entrance: Entrance, stream: TcpStream, edge: Arc<Edge>, stopping: CancellationToken) {
+async fn serve_connection(
+    entrance: Entrance,
+    stream: TcpStream,
+    peer: Arc<Peer>,
+    edge: Arc<Edge>,
+    stopping: CancellationToken,
+) {
     // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
     let _ = stream.set_nodelay(true);
     let requests = Arc::new(Requests::default());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&peer));
         let edge = Arc::clone(&edge);
         let serving = requests.begin();
         async move {

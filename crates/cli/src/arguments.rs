@@ -80,10 +80,14 @@ pub(crate) enum Command {
     /// Push, list, show and remove models; move aliases and deployments.
     #[command(subcommand)]
     Model(Model),
-    /// Show who did what, and what happened to whom, the newest first.
-    #[command(after_help = "Examples:\n  tenantry audit\n  tenantry audit --since 24h --json\n  \
-                            tenantry audit --tenant acme --limit 20\n  tenantry audit --all --before 1041")]
-    Audit(AuditFilter),
+    /// Show who did what, and what happened to whom, the newest first; verify and export it.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  tenantry audit\n  tenantry audit --since 24h --json\n  \
+                      tenantry audit --tenant acme --limit 20\n  tenantry audit --all --before 1041\n  \
+                      tenantry audit verify\n  tenantry audit export --all > audit.jsonl"
+    )]
+    Audit(Audit),
     /// Show, export and check what everybody used.
     #[command(subcommand)]
     Usage(Usage),
@@ -462,6 +466,47 @@ pub(crate) struct Push {
     /// Threads of one run; without it the best that registration measures.
     #[arg(long)]
     pub(crate) threads: Option<u16>,
+}
+
+/// The audit trail.
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) command: Option<AuditCommand>,
+    #[command(flatten)]
+    pub(crate) filter: AuditFilter,
+}
+
+/// What else is done with the audit trail.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that the whole trail is what was written (for the platform's administrators). Fails where it is not.
+    #[command(after_help = "Examples:\n  tenantry audit verify\n  tenantry audit verify --json\n\n\
+                            Every record holds the hash of the one before it and its own. Whoever can write to the database\n\
+                            can make all of them anew: keep the hash that is printed, or exports, in another place, and\n\
+                            compare.")]
+    Verify,
+    /// Print the records as JSON, one a line, the oldest first, with their hashes.
+    #[command(after_help = "Examples:\n  tenantry audit export --all > audit.jsonl\n  \
+                            tenantry audit export --all --after 1041 >> audit.jsonl\n  \
+                            tenantry audit export --tenant acme\n\n\
+                            The chain is the whole server's. In one tenant's export the hashes of the others' records are\n\
+                            missing in between, so that it cannot be followed there; the platform's administrators can.")]
+    Export(AuditExport),
+}
+
+/// Which records to export.
+#[derive(Debug, Args)]
+pub(crate) struct AuditExport {
+    /// Whose; without it the key's own tenant's.
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) tenant: Option<TenantName>,
+    /// Everybody's, and the platform's own; for the platform's administrators.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only those after this number: how to go on.
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub(crate) after: u64,
 }
 
 /// Which records of the audit trail.

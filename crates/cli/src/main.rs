@@ -46,7 +46,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Policy(command) => policy::run(&client(), command, global.json)?,
         Command::Key(command) => key::run(&client(), command, global.json)?,
         Command::Model(command) => model::run(&client(), command, global.json)?,
-        Command::Audit(filter) => audit::run(&client(), filter, global.json)?,
+        Command::Audit(command) => return audit::run(&client(), command, global.json),
         Command::Usage(command) => usage::run(&client(), command, global.json)?,
         Command::Infer(command) => infer::run(&client(), command, global.json)?,
         Command::Bench(command) => bench::run(&global.server, command, global.json)?,

@@ -1,6 +1,7 @@
-//! The audit trail: what admin operations leave in it; `incidents` has what the node does.
+//! The audit trail: what admin operations leave in it; `incidents` has what the node does, `refusals` who was refused.
 
 mod incidents;
+mod refusals;
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tenantry_store::{AuditActor, AuditEntry, Store, WriteError};
 use tenantry_types::{ServiceError, TenantId};
 
 pub(crate) use incidents::{PendingIncidents, run};
+pub(crate) use refusals::{Refusals, run as run_refusals};
 
 use crate::routing::{RoutedModel, RoutedTenant};
 use crate::server::{storage, unix_ms};
@@ -49,6 +51,7 @@ impl Deed {
         AuditEntry {
             at_ms: unix_ms(),
             actor: AuditActor::Key { tenant: principal.tenant, key: principal.key, role: principal.role },
+            source: principal.source,
             tenant: self.tenant,
             action: self.action.to_owned(),
             object: self.object,

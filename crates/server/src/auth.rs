@@ -1,5 +1,6 @@
 //! Who is calling, and what he may do. One 401 text for everything that can be wrong with a credential.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tenantry_store::{KeySecret, Role};
@@ -18,10 +19,17 @@ pub struct Principal {
     pub key: KeyId,
     /// What the key may do.
     pub role: Role,
+    /// Where the call came from, if that is known.
+    pub source: Option<IpAddr>,
     routed: Arc<RoutedTenant>,
 }
 
 impl Principal {
+    /// The same, calling from there.
+    pub(crate) fn at(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
+    }
+
     /// The tenant, as the routing table had it when the key was looked up.
     pub(crate) fn routed(&self) -> &Arc<RoutedTenant> {
         &self.routed
@@ -47,6 +55,7 @@ pub(crate) fn authenticate(
                 tenant_name: Arc::clone(&tenant.name),
                 key: id,
                 role: key.role,
+                source: None,
                 routed: Arc::clone(tenant),
             })
         })
@@ -56,6 +65,11 @@ pub(crate) fn authenticate(
                 "missing or invalid key; send `Authorization: Bearer KEY` with a key that is neither revoked nor expired",
             )
         })
+}
+
+/// The key that a header which was not accepted names, if it looks like one.
+pub(crate) fn named_key(authorization: Option<&str>) -> Option<KeyId> {
+    authorization.and_then(bearer).and_then(KeySecret::parse).map(|(id, _)| id)
 }
 
 /// The token of a bearer header (RFC 6750, section 2.1); the scheme's case does not matter.

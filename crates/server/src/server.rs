@@ -1,6 +1,7 @@
 //! The service: what it owns, how it starts, follows changes and ends.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use crate::audit::PendingIncidents;
+use crate::audit::{PendingIncidents, Refusals};
 use crate::bootstrap::BootstrapError;
 use crate::cache::ResponseCache;
 use crate::config::Limits;
@@ -90,6 +91,10 @@ pub struct Server {
     refreshing: tokio::sync::Mutex<()>,
     /// The node's incidents on their way into the audit trail; held by whoever writes them.
     pub(crate) incidents: tokio::sync::Mutex<PendingIncidents>,
+    /// Held by whoever verifies the audit trail.
+    pub(crate) verifying: tokio::sync::Mutex<()>,
+    /// Refused accesses on their way into it.
+    pub(crate) refusals: Refusals,
     stale: Notify,
     /// One place for each admin write that runs; see [`Server::write`].
     writes: Arc<Semaphore>,
@@ -139,6 +144,8 @@ impl Server {
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
             incidents: tokio::sync::Mutex::default(),
+            verifying: tokio::sync::Mutex::default(),
+            refusals: Refusals::default(),
             stale: Notify::new(),
             writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
             draining: AtomicBool::new(false),
@@ -158,6 +165,7 @@ impl Server {
             tokio::spawn(until_ended(&server, sweep(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, cache::sweep(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, audit::run(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, audit::run_refusals(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, forget_sequences(Arc::clone(&server)))),
         ];
         *server.tasks.lock() = tasks;
@@ -173,16 +181,19 @@ impl Server {
         RequestId::from_parts(u64::try_from(unix_ms()).unwrap_or(0), [a, b, c, d, e, f, g, h, i, j])
     }
 
-    /// Who is calling, from the value of the `Authorization` header.
+    /// Who is calling, from the value of the `Authorization` header and the address the connection came from.
     ///
     /// # Errors
-    /// 401 with one text, whatever was wrong.
-    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, ServiceError> {
-        let outcome = auth::authenticate(&self.routing.load(), authorization, unix_ms());
-        if let Err(error) = &outcome {
-            self.metrics.unresolved(None).ended(Some(error.code), Duration::ZERO);
+    /// 401 with one text, whatever was wrong. It leaves a record in the audit trail, within bounds.
+    pub fn authenticate(&self, authorization: Option<&str>, source: Option<IpAddr>) -> Result<Principal, ServiceError> {
+        match auth::authenticate(&self.routing.load(), authorization, unix_ms()) {
+            Ok(principal) => Ok(principal.at(source)),
+            Err(error) => {
+                self.metrics.unresolved(None).ended(Some(error.code), Duration::ZERO);
+                self.refused_unknown(authorization, source, error.code);
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// Takes a place for one request to `model`, from its headers alone. `content_length`: `None` when not announced; then
@@ -356,6 +367,7 @@ impl Server {
         self.sync_ledger(true).await;
         // What the last workers died of; the error of a store that does not take it is in the log.
         let _ = self.record_incidents().await;
+        self.record_refusals().await;
         // Writes under way end, whoever still waits for them; the store bounds how long that takes.
         let _ended = self.writes.acquire_many(MAX_WRITES).await;
         self.store.close().await;

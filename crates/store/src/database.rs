@@ -146,7 +146,8 @@ impl Write {
 
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
         if let Some(entry) = &self.audit {
-            audit::insert(&mut self.transaction, entry).await?;
+            let revision = revision(&mut self.transaction).await?;
+            audit::insert(&mut self.transaction, entry, i64::try_from(revision).ok()).await?;
         }
         self.transaction.commit().await
     }

@@ -34,7 +34,7 @@ mod tenants;
 mod versions;
 
 pub use artefacts::Upload;
-pub use audit::{AuditActor, AuditEntry, AuditQuery, AuditRecord};
+pub use audit::{AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use ledger::{
     Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,

@@ -12,7 +12,7 @@ use tokio::sync::{RwLock, Semaphore};
 
 use crate::audit::AuditEntry;
 use crate::database::{Database, Write};
-use crate::{OpenError, WriteError, limits};
+use crate::{OpenError, WriteError, audit, limits};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "store-identity";
@@ -65,6 +65,7 @@ impl Store {
         };
         let database = Database::open(&url).await?;
         bind(&database, &folder).await?;
+        audit::complete(&database).await?;
         let artefacts = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true).with_automatic_cleanup(true);
         let inner = Inner {
             database,

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row as _, Type};
 
-use crate::audit::{AuditActor, AuditEntry, AuditRecord};
+use crate::audit::{AuditActor, AuditEntry, AuditRecord, UNKNOWN};
 use crate::records::{
     Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant,
     TenantMinimum, Version, VersionState,
@@ -124,7 +124,9 @@ pub(crate) fn key(row: &AnyRow) -> Result<Key, ReadError> {
 
 pub(crate) fn audit(row: &AnyRow) -> Result<AuditRecord, ReadError> {
     let row = Row::new(row, Thing::Audit);
+    let role: Option<&str> = row.get("actor_role")?;
     let actor = match (row.maybe_parsed("actor_tenant")?, row.maybe_parsed("actor_key")?) {
+        (None, key) if role == Some(UNKNOWN) => AuditActor::Unknown { key },
         (None, None) => AuditActor::Server,
         (Some(tenant), Some(key)) => AuditActor::Key { tenant, key, role: row.role("actor_role")? },
         _ => return Err(row.damaged("actor_key")),
@@ -132,13 +134,23 @@ pub(crate) fn audit(row: &AnyRow) -> Result<AuditRecord, ReadError> {
     let entry = AuditEntry {
         at_ms: row.number("at_ms")?,
         actor,
+        source: match row.get("source")? {
+            "" => None,
+            source => Some(source.parse().map_err(|_| row.damaged("source"))?),
+        },
         tenant: row.maybe_parsed("tenant_id")?,
         action: row.text("action")?,
         object: row.text("object")?,
         outcome: row.text("outcome")?,
         detail: row.text("detail")?,
     };
-    Ok(AuditRecord { sequence: row.unsigned("sequence")?, entry })
+    Ok(AuditRecord {
+        sequence: row.unsigned("sequence")?,
+        entry,
+        generation: row.maybe_unsigned("generation")?,
+        previous: row.text("previous")?,
+        hash: row.text("hash")?,
+    })
 }
 
 /// The tags of models, by the text of the model's id.

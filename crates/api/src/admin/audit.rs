@@ -10,7 +10,7 @@ use super::AdminState;
 use super::convert::all;
 use super::extract::{Asked, Caller, Names, Refusal};
 use super::tenants::TenantPath;
-use super::types::{Audit, ErrorBody};
+use super::types::{Audit, AuditVerification, ErrorBody};
 
 /// Which records to read.
 #[derive(Deserialize, IntoParams)]
@@ -21,14 +21,16 @@ pub(super) struct Page {
     since_ms: Option<i64>,
     /// Only those before this one: the `sequence` of the last one of the page before.
     before: Option<u64>,
+    /// Only those after this one, and the oldest first: the `sequence` of the last one of the page before, 0 for the first.
+    after: Option<u64>,
     /// The most records of the answer, at most 1000.
     limit: Option<u32>,
 }
 
 impl From<Page> for AuditQuery {
     fn from(page: Page) -> Self {
-        let Page { since_ms, before, limit } = page;
-        Self { since_ms, before, limit }
+        let Page { since_ms, before, after, limit } = page;
+        Self { since_ms, before, after, limit }
     }
 }
 
@@ -57,4 +59,16 @@ pub(super) async fn tenant(
     Asked(page): Asked<Page>,
 ) -> Result<Json<Audit>, Refusal> {
     Ok(Json(Audit { records: all(state.server.audit(&caller, &path.tenant, page.into()).await?) }))
+}
+
+/// Whether the trail of the whole server is what was written: follows the chain of hashes from the oldest record that is kept
+/// to the newest. Platform administrators only.
+#[utoipa::path(get, path = "/admin/v1/audit/verification", tag = "audit", operation_id = "verify_audit",
+    responses((status = 200, body = AuditVerification, description = "What was found."),
+        (status = "default", body = ErrorBody, description = "An error.")))]
+pub(super) async fn verify(
+    State(state): State<AdminState>,
+    Caller(caller): Caller,
+) -> Result<Json<AuditVerification>, Refusal> {
+    Ok(Json(state.server.verify_audit(&caller).await?.into()))
 }

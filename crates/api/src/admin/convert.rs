@@ -338,14 +338,47 @@ impl From<types::ModelChange> for values::ModelChange {
 
 impl From<values::AuditInfo> for types::AuditRecord {
     fn from(record: values::AuditInfo) -> Self {
-        let values::AuditInfo { sequence, at_ms, actor, tenant, action, object, outcome, detail } = record;
+        let values::AuditInfo { sequence, at_ms, actor, tenant, action, object, outcome, detail, .. } = record;
+        let values::AuditInfo { source, generation, previous, hash, ids, .. } = record;
+        let nobody = types::AuditActor { tenant: None, key: None, role: None, unknown: false, tenant_id: None };
         let actor = match actor {
-            values::AuditActorInfo::Server => types::AuditActor { tenant: None, key: None, role: None },
-            values::AuditActorInfo::Key { tenant, key, role } => {
-                types::AuditActor { tenant: Some(tenant), key, role: role.map(Into::into) }
-            }
+            values::AuditActorInfo::Server => nobody,
+            values::AuditActorInfo::Unknown { key } => types::AuditActor { key, unknown: true, ..nobody },
+            values::AuditActorInfo::Key { tenant, key, role } => types::AuditActor {
+                tenant: Some(tenant),
+                key,
+                role: role.map(Into::into),
+                tenant_id: ids.and_then(|ids| ids.actor),
+                ..nobody
+            },
         };
-        Self { sequence, at_ms, actor, tenant, action, object, outcome, detail }
+        let tenant_id = ids.and_then(|ids| ids.tenant);
+        Self {
+            sequence,
+            at_ms,
+            actor,
+            tenant,
+            action,
+            object,
+            outcome,
+            detail,
+            source,
+            generation,
+            tenant_id,
+            previous,
+            hash,
+        }
+    }
+}
+
+impl From<values::AuditVerification> for types::AuditVerification {
+    fn from(found: values::AuditVerification) -> Self {
+        let values::AuditVerification { verified, first, last, hash, broken } = found;
+        let broken = broken.map(|values::AuditFault { sequence, kind }| types::AuditFault {
+            sequence,
+            problem: kind.as_str().to_owned(),
+        });
+        Self { verified, first, last, hash, broken }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What handlers take from a request and give back. Every failure becomes the one form errors have.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
 use http::Method;
@@ -12,6 +14,7 @@ use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
 use super::AdminState;
 use crate::caller::{MAX_LOGGED_CHARS, authorization};
+use crate::connection::Peer;
 
 /// The largest JSON body of the admin API, bytes.
 const MAX_ADMIN_BODY_BYTES: usize = 1 << 20;
@@ -40,13 +43,21 @@ fn invalid(what: &str, account: &str) -> Refusal {
     Refusal(ServiceError::invalid(format!("{what}: {}", sanitise(account, MAX_ACCOUNT_CHARS))))
 }
 
+/// Who the caller of a request turned out to be, for whoever sees the answer.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(pub(crate) Arc<OnceLock<Principal>>);
+
 /// The authenticated caller. Every handler takes it first, before anything of the request is looked at.
 pub(crate) struct Caller(pub(crate) Principal);
 
 impl FromRequestParts<AdminState> for Caller {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let caller = state.server.authenticate(authorization(&parts.headers))?;
+        let caller = state.server.authenticate(authorization(&parts.headers), Peer::source(&parts.extensions))?;
+        if let Some(seen) = parts.extensions.get::<Seen>() {
+            // It is empty: a handler takes its caller once.
+            let _ = seen.0.set(caller.clone());
+        }
         if parts.method != Method::GET {
             // Who changed what: kept in the log whatever becomes of it.
             let request = parts.extensions.get::<RequestId>().map(ToString::to_string);

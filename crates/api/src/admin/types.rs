@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
 use utoipa::ToSchema;
 
-pub use audit::{Audit, AuditActor, AuditRecord};
+pub use audit::{Audit, AuditActor, AuditFault, AuditRecord, AuditVerification};
 pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, TenantIsolation};
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,

@@ -1,6 +1,7 @@
 //! What every call goes through: its path, its caller, its deadline, its line in the log.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::messages::{Message, Messages};
 use super::reply::{self, Reply};
 use super::service;
 use crate::caller::{MAX_LOGGED_CHARS, authorization};
-use crate::connection::Requests;
+use crate::connection::{Peer, Requests};
 use crate::route::Edge;
 
 /// How long the client will wait ("gRPC over HTTP2", Timeout).
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) edge: Arc<Edge>,
     pub(crate) id: RequestId,
     pub(crate) headers: HeaderMap,
+    /// The address it came from.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) requests: Arc<Requests>,
 }
 
@@ -57,7 +60,8 @@ pub(crate) async fn answer(
     } else if request.uri().path().starts_with(SERVICE) {
         let (head, body) = request.into_parts();
         let messages = Messages::new(body, edge.settings.body_timeout);
-        let call = Call { edge, id, headers: head.headers, requests };
+        let source = Peer::source(&head.extensions);
+        let call = Call { edge, id, headers: head.headers, source, requests };
         let method = head.uri.path().strip_prefix(SERVICE).unwrap_or_default();
         serve(call, messages, method).await
     } else {
@@ -109,7 +113,7 @@ async fn serve(call: Call, messages: Messages, method: &str) -> Reply {
 impl Call {
     /// Who is calling.
     pub(crate) fn authenticate(&self) -> Result<Principal, ServiceError> {
-        self.edge.server.authenticate(authorization(&self.headers))
+        self.edge.server.authenticate(authorization(&self.headers), self.source)
     }
 
     /// The message of a call that is no inference.

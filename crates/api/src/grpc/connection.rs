@@ -9,6 +9,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::call::answer;
-use crate::connection::{LINGER, Requests};
+use crate::connection::{LINGER, Peer, Requests};
 use crate::route::Edge;
 use crate::serve::{MAX_BUFFER_BYTES, MAX_HEADER_BYTES};
 
@@ -36,12 +38,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves a connection to its end. Once `stopping`, it takes no new calls and ends with those it has.
-pub(crate) async fn serve(stream: TcpStream, edge: Arc<Edge>, stopping: CancellationToken) {
+pub(crate) async fn serve(stream: TcpStream, peer: Arc<Peer>, edge: Arc<Edge>, stopping: CancellationToken) {
     // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
     let _ = stream.set_nodelay(true);
     let header_timeout = edge.settings.header_timeout;
     let requests = Arc::new(Requests::default());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&peer));
         let (edge, requests) = (Arc::clone(&edge), Arc::clone(&requests));
         let serving = requests.begin();
         async move {

@@ -1,18 +1,23 @@
 //! Reading the audit trail.
 
-use tenantry_store::{AuditActor, AuditQuery as StoredQuery, AuditRecord};
-use tenantry_types::{ServiceError, TenantId, TenantName};
+use std::time::Duration;
 
-use super::{AuditActorInfo, AuditInfo, AuditQuery};
+use tenantry_store::{AuditActor, AuditQuery as StoredQuery, AuditRecord, AuditVerification};
+use tenantry_types::{ErrorCode, ServiceError, TenantId, TenantName};
+
+use super::{AuditActorInfo, AuditIds, AuditInfo, AuditQuery};
 use crate::routing::Routing;
 use crate::server::storage;
 use crate::{Principal, Role, Server, auth};
 
 /// What a tenant reads in the place of a key of the platform's.
 const PLATFORM: &str = "platform";
+/// When a check of the trail that met another one may be tried again.
+const VERIFY_RETRY: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// What was done to a tenant and its things, and what happened to them, the newest first. For its admins; what a key of
+    /// What was done to a tenant and its things, and what happened to them, the newest first unless the query says after
+    /// which. For its admins; what a key of
     /// another tenant did is the platform's to them.
     ///
     /// # Errors
@@ -36,14 +41,28 @@ impl Server {
         self.audit_of(principal, None, query).await
     }
 
+    /// Whether the trail is what was written. For platform admins.
+    ///
+    /// # Errors
+    /// 403 for other roles, 503 while somebody else's check runs.
+    pub async fn verify_audit(&self, principal: &Principal) -> Result<AuditVerification, ServiceError> {
+        auth::platform_admin(principal)?;
+        // It reads everything, on one of the store's few connections.
+        let _alone = self.verifying.try_lock().map_err(|_| {
+            ServiceError::new(ErrorCode::Unavailable, "the audit trail is being verified already; try again shortly")
+                .retry_after(VERIFY_RETRY)
+        })?;
+        self.store.verify_audit().await.map_err(storage)
+    }
+
     async fn audit_of(
         &self,
         principal: &Principal,
         tenant: Option<TenantId>,
         query: AuditQuery,
     ) -> Result<Vec<AuditInfo>, ServiceError> {
-        let AuditQuery { since_ms, before, limit } = query;
-        let query = StoredQuery { tenant, since_ms, before, limit: limit.unwrap_or(0) };
+        let AuditQuery { since_ms, before, after, limit } = query;
+        let query = StoredQuery { tenant, since_ms, before, after, limit: limit.unwrap_or(0) };
         let records = self.store.audit(&query).await.map_err(storage)?;
         let routing = self.routing.load();
         Ok(records.into_iter().map(|record| info(record, principal, &routing)).collect())
@@ -51,20 +70,28 @@ impl Server {
 }
 
 fn info(record: AuditRecord, reader: &Principal, routing: &Routing) -> AuditInfo {
-    let AuditRecord { sequence, entry } = record;
+    let AuditRecord { sequence, entry, generation, previous, hash } = record;
     // A tenant that is gone leaves its id.
     let name = |tenant: TenantId| match routing.tenants.get(&tenant) {
         Some(tenant) => tenant.name.to_string(),
         None => tenant.to_string(),
     };
+    let is_platform = reader.role == Role::PlatformAdmin;
+    let mut source = entry.source;
     let actor = match entry.actor {
         AuditActor::Server => AuditActorInfo::Server,
-        AuditActor::Key { tenant, .. } if reader.role != Role::PlatformAdmin && tenant != reader.tenant => {
+        AuditActor::Key { tenant, .. } if !is_platform && tenant != reader.tenant => {
+            source = None;
             AuditActorInfo::Key { tenant: PLATFORM.to_owned(), key: None, role: None }
         }
+        AuditActor::Unknown { key } => AuditActorInfo::Unknown { key },
         AuditActor::Key { tenant, key, role } => {
             AuditActorInfo::Key { tenant: name(tenant), key: Some(key), role: Some(role) }
         }
+    };
+    let actor_id = match entry.actor {
+        AuditActor::Key { tenant, .. } => Some(tenant),
+        AuditActor::Server | AuditActor::Unknown { .. } => None,
     };
     AuditInfo {
         sequence,
@@ -75,5 +102,10 @@ fn info(record: AuditRecord, reader: &Principal, routing: &Routing) -> AuditInfo
         object: entry.object,
         outcome: entry.outcome,
         detail: entry.detail,
+        source,
+        generation,
+        previous,
+        hash,
+        ids: is_platform.then_some(AuditIds { actor: actor_id, tenant: entry.tenant }),
     }
 }

@@ -3,6 +3,7 @@
 //! The edges convert these to their own wire types; the records of `store` do not leave the service.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
@@ -469,6 +470,11 @@ pub enum AuditActorInfo {
         /// What it allowed.
         role: Option<Role>,
     },
+    /// Somebody who could not prove who he is.
+    Unknown {
+        /// The key he named, if he named one.
+        key: Option<KeyId>,
+    },
 }
 
 /// A record of the audit trail.
@@ -490,6 +496,25 @@ pub struct AuditInfo {
     pub outcome: String,
     /// What else there is to say.
     pub detail: String,
+    /// From which address; only of the tenant's own keys and of who was refused, and for platform administrators.
+    pub source: Option<IpAddr>,
+    /// The store's revision that the write made; none for what was no write.
+    pub generation: Option<u64>,
+    /// The hash of the record before it in the trail of the whole server.
+    pub previous: String,
+    /// Its own hash.
+    pub hash: String,
+    /// The ids of the actor's tenant and of whom it concerns, as the hash covers them; for platform administrators.
+    pub ids: Option<AuditIds>,
+}
+
+/// The ids behind the names in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditIds {
+    /// The tenant of the key it was done with.
+    pub actor: Option<TenantId>,
+    /// Whom it concerns.
+    pub tenant: Option<TenantId>,
 }
 
 /// Which records of the audit trail to read.
@@ -499,6 +524,8 @@ pub struct AuditQuery {
     pub since_ms: Option<i64>,
     /// Only those before this one.
     pub before: Option<u64>,
+    /// Only those after this one, and the oldest first.
+    pub after: Option<u64>,
     /// The most of one answer.
     pub limit: Option<u32>,
 }

@@ -18,11 +18,12 @@ mod usage;
 mod versions;
 
 pub use info::{
-    AliasInfo, ArtefactInfo, AuditActorInfo, AuditInfo, AuditQuery, CreatedKey, DeploymentChange, DeploymentInfo,
-    FileInfo, KeyInfo, ModelChange, ModelInfo, ModelQuery, NewKey, NewVersion, OrganisationInfo, Residency,
-    ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation, VersionInfo,
-    VersionState, WorkerInfo,
+    AliasInfo, ArtefactInfo, AuditActorInfo, AuditIds, AuditInfo, AuditQuery, CreatedKey, DeploymentChange,
+    DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo, ModelQuery, NewKey, NewVersion, OrganisationInfo,
+    Residency, ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation,
+    VersionInfo, VersionState, WorkerInfo,
 };
+pub use tenantry_store::{AuditFault, AuditFaultKind, AuditVerification};
 pub use tenantry_store::{BootAccount, UsageGroup};
 pub use uploads::Upload;
 pub use usage::{UsageAsk, UsageInfo, UsageRecordInfo};

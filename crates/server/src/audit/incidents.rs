@@ -98,6 +98,7 @@ fn by_server(
     AuditEntry {
         at_ms,
         actor: AuditActor::Server,
+        source: None,
         tenant,
         action: action.to_owned(),
         object: object.to_owned(),

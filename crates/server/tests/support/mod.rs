@@ -81,7 +81,7 @@ impl World {
     }
 
     pub(crate) fn login(&self, secret: &str) -> Result<Principal, ServiceError> {
-        self.server.authenticate(Some(&format!("Bearer {secret}")))
+        self.server.authenticate(Some(&format!("Bearer {secret}")), None)
     }
 
     /// A new tenant and its admin.
