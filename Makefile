@@ -89,7 +89,7 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 
 # What Debian has and a fresh machine may lack. Nothing is installed where everything is there.
 tools:
-	@scripts/install-missing cc:build-essential c++:build-essential python3:python3 pip:python3-pip venv:python3-venv
+	@scripts/install-missing cc:build-essential c++:build-essential python3:python3 pip:python3-pip venv:python3-venv openssl:openssl curl:curl
 
 postgres:
 	@scripts/install-missing postgres:postgresql

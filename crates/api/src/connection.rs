@@ -21,10 +21,11 @@ use http::Extensions;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::route::Edge;
+use crate::stream::Stream;
+use crate::tls::ClientCertificate;
 
 /// How long a connection may stay idle between requests: longer than the clients' and proxies' usual minute, so that they
 /// close first and never send into a closing connection.
@@ -41,23 +42,34 @@ const SCRATCH_BYTES: usize = 8 << 10;
 pub(crate) struct Peer {
     /// The address it came from.
     pub(crate) address: IpAddr,
+    /// Its certificate, where the connection is encrypted and it has shown one that is good.
+    pub(crate) certificate: Option<ClientCertificate>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr) -> Arc<Self> {
+    pub(crate) fn new(address: SocketAddr, certificate: Option<ClientCertificate>) -> Arc<Self> {
         // An IPv4 address is one, whatever the listener's family.
-        Arc::new(Self { address: address.ip().to_canonical() })
+        let address = address.ip().to_canonical();
+        if let Some(ClientCertificate { common_name, uris, fingerprint }) = &certificate {
+            tracing::debug!(%address, common_name, ?uris, %fingerprint, "a client has shown its certificate");
+        }
+        Arc::new(Self { address, certificate })
     }
 
     /// The address a request came from.
     pub(crate) fn source(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get::<Arc<Self>>().map(|peer| peer.address)
     }
+
+    /// The certificate that the client of a request has shown.
+    pub(crate) fn certificate(extensions: &Extensions) -> Option<&ClientCertificate> {
+        extensions.get::<Arc<Self>>()?.certificate.as_ref()
+    }
 }
 
 /// A client's connection.
 pub(crate) struct Connection {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Stream>,
     edge: Arc<Edge>,
     requests: Arc<Requests>,
     silence: Silence,
@@ -161,7 +173,7 @@ struct Linger {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, edge: Arc<Edge>, requests: Arc<Requests>) -> Self {
+    pub(crate) fn new(stream: Stream, edge: Arc<Edge>, requests: Arc<Requests>) -> Self {
         let now = Instant::now();
         let header_timeout = edge.settings.header_timeout;
         let timer = Box::pin(sleep_until(now + header_timeout));

@@ -28,8 +28,11 @@ mod pool;
 mod reply;
 mod route;
 mod serve;
+mod stream;
+mod tls;
 mod v1;
 mod v2;
 
 pub use document::inference_openapi;
-pub use serve::{Listeners, serve};
+pub use serve::{BindError, Listeners, serve};
+pub use tls::{Tls, TlsError};

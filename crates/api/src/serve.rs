@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Connection, Peer, Requests};
 use crate::grpc;
 use crate::route::{Edge, Entrance};
+use crate::stream::Stream;
+use crate::tls::{self, Protocol, Tls, TlsError};
 
 /// The most bytes of a request's line and headers.
 pub(crate) const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -37,19 +39,67 @@ pub struct Listeners {
     main: TcpListener,
     metrics: TcpListener,
     grpc: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Why the listeners cannot be made. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Encryption cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
 }
 
 impl Listeners {
-    /// Binds the addresses of the settings; port 0 lets the system choose.
+    /// Binds the addresses of the settings; port 0 lets the system choose. Reads the files of TLS.
     ///
     /// # Errors
-    /// What the system says, with the address it says it of.
-    pub async fn bind(settings: &HttpSettings) -> io::Result<Self> {
-        Ok(Self {
+    /// What the system says, with the address it says it of; files that are not good.
+    pub async fn bind(settings: &HttpSettings) -> Result<Self, BindError> {
+        let tls = settings.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+        let listeners = Self {
             main: bind(settings.listen).await?,
             metrics: bind(settings.metrics_listen).await?,
             grpc: bind(settings.grpc_listen).await?,
-        })
+            tls,
+        };
+        listeners.warn_of_plain_text(settings);
+        Ok(listeners)
+    }
+
+    /// Says loudly what can be read on the way. That it was asked for is the settings' business.
+    fn warn_of_plain_text(&self, settings: &HttpSettings) {
+        let encrypts_metrics = settings.tls.as_ref().is_some_and(|tls| tls.metrics);
+        let doors = [
+            ("HTTP", &self.main, self.tls.is_some()),
+            ("gRPC", &self.grpc, self.tls.is_some()),
+            ("metrics", &self.metrics, encrypts_metrics),
+        ];
+        for (what, listener, is_encrypted) in doors {
+            if let Ok(address) = listener.local_addr()
+                && !is_encrypted
+                && !address.ip().to_canonical().is_loopback()
+            {
+                tracing::warn!(
+                    %address,
+                    "PLAIN TEXT: {what} is served without encryption on an address that other machines reach; \
+                     keys and data can be read on the way (see [http.tls])"
+                );
+            }
+        }
+    }
+
+    /// How connections are encrypted, if they are: for whoever wants the files read again.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
     }
 
     /// Where the data plane and the admin API are reached.
@@ -77,10 +127,8 @@ impl Listeners {
     }
 }
 
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError::Address { address, source })
 }
 
 /// Serves until `shutdown` is ready, then drains: no new connections, idle ones are closed, running requests get
@@ -96,17 +144,21 @@ pub async fn serve(
     let edge = Arc::new(Edge::new(server, settings).await);
     let stopping = edge.stopping.clone();
     let tracker = TaskTracker::new();
-    let door = |entrance, listener, max_connections| Door {
+    let Listeners { main, metrics, grpc, tls } = listeners;
+    let metrics_tls = tls.clone().filter(|_| edge.settings.tls.as_ref().is_some_and(|tls| tls.metrics));
+    let door = |entrance, listener, tls, max_connections| Door {
         entrance,
         listener,
+        tls,
         places: Arc::new(Semaphore::new(max_connections)),
         edge: Arc::clone(&edge),
         stopping: stopping.clone(),
         tracker: tracker.clone(),
     };
-    tracker.spawn(door(Entrance::Main, listeners.main, max_connections).run());
-    tracker.spawn(door(Entrance::Grpc, listeners.grpc, max_connections).run());
-    tracker.spawn(door(Entrance::Metrics, listeners.metrics, MAX_METRICS_CONNECTIONS).run());
+    tracker.spawn(door(Entrance::Main, main, tls.clone(), max_connections).run());
+    tracker.spawn(door(Entrance::Grpc, grpc, tls.clone(), max_connections).run());
+    tracker.spawn(door(Entrance::Metrics, metrics, metrics_tls, MAX_METRICS_CONNECTIONS).run());
+    let following = tls.map(|tls| tokio::spawn(tls.follow(stopping.clone())));
 
     shutdown.await;
     tracing::info!(connections = tracker.len().saturating_sub(DOORS), "draining");
@@ -115,6 +167,10 @@ pub async fn serve(
     if tokio::time::timeout(drain_timeout, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "the time to drain is over; closing the rest");
     }
+    if let Some(following) = following {
+        // It ends when `stopping`; one that panicked was logged by the runtime.
+        let _ = following.await;
+    }
 }
 
 /// One listener and what it lets in.
@@ -122,6 +178,8 @@ struct Door {
     entrance: Entrance,
     listener: TcpListener,
     places: Arc<Semaphore>,
+    /// How its connections are encrypted, if they are.
+    tls: Option<Arc<Tls>>,
     edge: Arc<Edge>,
     stopping: CancellationToken,
     tracker: TaskTracker,
@@ -143,12 +201,18 @@ impl Door {
             let Ok(place) = place else { return };
             match accepted {
                 Ok((stream, address)) => {
-                    let peer = Peer::new(address);
                     let (entrance, edge, stopping) = (self.entrance, Arc::clone(&self.edge), self.stopping.clone());
+                    let tls = self.tls.clone();
                     self.tracker.spawn(async move {
-                        match entrance {
-                            Entrance::Grpc => grpc::connection::serve(stream, peer, edge, stopping).await,
-                            _ => serve_connection(entrance, stream, peer, edge, stopping).await,
+                        let opened = tokio::select! {
+                            opened = open(entrance, stream, address, tls, edge.settings.header_timeout) => opened,
+                            () = stopping.cancelled() => None,
+                        };
+                        if let Some((stream, peer)) = opened {
+                            match entrance {
+                                Entrance::Grpc => grpc::connection::serve(stream, peer, edge, stopping).await,
+                                _ => serve_connection(entrance, stream, peer, edge, stopping).await,
+                            }
                         }
                         drop(place);
                     });
@@ -162,15 +226,42 @@ impl Door {
     }
 }
 
-async fn serve_connection(
+/// Makes a connection ready for its first request: the handshake, where it is encrypted, within `limit`. It has its place
+/// among the connections already.
+async fn open(
     entrance: Entrance,
     stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    limit: Duration,
+) -> Option<(Stream, Arc<Peer>)> {
+    // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Some((Stream::Plain(stream), Peer::new(address, None))) };
+    let protocol = if entrance == Entrance::Grpc { Protocol::Grpc } else { Protocol::Http };
+    match tokio::time::timeout(limit, tls.accept(protocol, stream)).await {
+        Ok(Ok(stream)) => {
+            let peer = Peer::new(address, tls::client_certificate(&stream));
+            Some((Stream::Tls(Box::new(stream)), peer))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "a handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%address, "a handshake took too long");
+            None
+        }
+    }
+}
+
+async fn serve_connection(
+    entrance: Entrance,
+    stream: Stream,
     peer: Arc<Peer>,
     edge: Arc<Edge>,
     stopping: CancellationToken,
 ) {
-    // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
-    let _ = stream.set_nodelay(true);
     let requests = Arc::new(Requests::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&peer));

@@ -13,6 +13,8 @@ mod grpc;
 #[path = "http/openai.rs"]
 mod openai;
 mod support;
+#[path = "http/tls.rs"]
+mod tls;
 #[path = "http/triton.rs"]
 mod triton;
 #[path = "http/v1.rs"]

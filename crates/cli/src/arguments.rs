@@ -43,6 +43,9 @@ pub(crate) struct Global {
     /// The API key to use.
     #[arg(long, global = true, value_name = "KEY", env = "TENANTRY_KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
+    /// A file of authorities, in PEM form, that sign the server's certificate, instead of the public ones.
+    #[arg(long, global = true, value_name = "FILE", env = "TENANTRY_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -168,6 +171,9 @@ pub(crate) struct Serve {
     /// Address of gRPC; overrides the configuration. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) grpc_listen: Option<std::net::SocketAddr>,
+    /// Serve in plain text where TLS is not set up, on addresses that other machines reach, too.
+    #[arg(long)]
+    pub(crate) plain_text: bool,
     /// Write the ready line to this file too, once requests are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,

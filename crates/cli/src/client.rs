@@ -1,6 +1,8 @@
 //! The client of the public HTTP API: what the commands and the demo talk through.
 
 use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -9,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tenantry_oip::{Form, ReplyFormat};
 use tenantry_types::{InferRequest, InferResponse, ModelRef, Payload};
 use ureq::http::{Method, Request, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
 /// The largest answer that is read, bytes.
@@ -56,6 +59,33 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
+/// Whose certificates are trusted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trust(Option<Arc<Vec<Certificate<'static>>>>);
+
+impl Trust {
+    /// The authorities of a file; without one, the public ones.
+    pub(crate) fn read(file: Option<&Path>) -> Result<Self> {
+        let Some(file) = file else { return Ok(Self::default()) };
+        let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let authorities: Vec<_> = parse_pem(&text)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{} is not in PEM form", file.display()))?;
+        anyhow::ensure!(!authorities.is_empty(), "{} holds no certificate in PEM form", file.display());
+        Ok(Self(Some(Arc::new(authorities))))
+    }
+
+    fn config(&self) -> TlsConfig {
+        let roots = self.0.as_ref().map_or(RootCerts::WebPki, |roots| RootCerts::Specific(Arc::clone(roots)));
+        TlsConfig::builder().root_certs(roots).build()
+    }
+}
+
 /// A connection to one server with one key.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -67,15 +97,26 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the server at `server`, such as `http://127.0.0.1:8000`.
     pub(crate) fn new(server: &str, key: Option<&str>) -> Self {
-        Self::with_patience(server, key, None)
+        Self::build(server, key, None, &Trust::default())
     }
 
-    /// A client that gives up a call after `patience`; without it a call may take as long as the server lets it.
-    pub(crate) fn with_patience(server: &str, key: Option<&str>, patience: Option<Duration>) -> Self {
+    /// A client that gives up a call after `patience`.
+    pub(crate) fn with_patience(server: &str, key: Option<&str>, patience: Duration) -> Self {
+        Self::build(server, key, Some(patience), &Trust::default())
+    }
+
+    /// A client that believes the servers whose certificates these authorities have signed.
+    pub(crate) fn trusting(server: &str, key: Option<&str>, trust: &Trust) -> Self {
+        Self::build(server, key, None, trust)
+    }
+
+    /// Without `patience` a call may take as long as the server lets it.
+    fn build(server: &str, key: Option<&str>, patience: Option<Duration>, trust: &Trust) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(patience)
+            .tls_config(trust.config())
             .user_agent(concat!("tenantry/", env!("CARGO_PKG_VERSION")))
             .build();
         Self { agent: config.into(), server: server.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
@@ -181,6 +222,11 @@ impl Client {
         if nobody {
             anyhow::anyhow!(
                 "no server answers at {server}\nhint: start it with `tenantry serve`, or name another one with --server"
+            )
+        } else if error.to_string().contains("peer certificate") {
+            anyhow::anyhow!(
+                "the certificate of {server} is not trusted: {error}\nhint: name the authority that signed it with --ca or in \
+                 TENANTRY_CA"
             )
         } else {
             anyhow::Error::new(error).context(format!("the call to {server} failed"))

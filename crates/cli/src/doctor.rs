@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use tenantry_api::Tls;
 use tenantry_jail::{Layer, Level};
-use tenantry_server::config::{LogFormat, LogSettings, Settings};
+use tenantry_server::config::{LogFormat, LogSettings, Settings, TlsSettings};
 use tokio::sync::Notify;
 
 use crate::arguments::ConfigFile;
@@ -88,6 +89,7 @@ pub(crate) fn run(file: &ConfigFile, json: bool) -> Result<ExitCode> {
     checks.push(port("port", settings.http.listen));
     checks.push(port("gRPC port", settings.http.grpc_listen));
     checks.push(port("metrics port", settings.http.metrics_listen));
+    checks.extend(settings.http.tls.as_ref().map(|tls| Check::of("certificate", certificate(tls))));
     let report = Report { ok: checks.iter().all(|check| check.state != State::Failed), checks };
     if json {
         print_json(&report)?;
@@ -122,6 +124,11 @@ fn print(report: &Report) {
 
 fn library(settings: &Settings) -> Result<String> {
     Ok(programs::engine_library(settings.engine_library.as_deref())?.display().to_string())
+}
+
+fn certificate(tls: &TlsSettings) -> Result<String> {
+    Tls::open(tls.clone())?;
+    Ok(format!("{} and its key go together", tls.certificate.display()))
 }
 
 fn worker_program(settings: &Settings) -> Result<String> {
@@ -294,8 +301,7 @@ fn port(name: &'static str, address: SocketAddr) -> Check {
         Ok(_) => Check::new(name, State::Ok, format!("{address} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let server = format!("http://{address}");
-            let is_ours =
-                Client::with_patience(&server, None, Some(PORT_TIMEOUT)).get::<serde_json::Value>("/v2").is_ok();
+            let is_ours = Client::with_patience(&server, None, PORT_TIMEOUT).get::<serde_json::Value>("/v2").is_ok();
             let who = if is_ours { "a server of the protocol already answers" } else { "another program listens" };
             Check {
                 hint: Some("stop it, or choose another with --listen, --grpc-listen and --metrics-listen".to_owned()),

@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
-use crate::client::Client;
+use crate::client::{Client, Trust};
 use crate::commands::{audit, bench, config, infer, key, model, organisation, policy, status, tenant, usage, what_if};
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
@@ -35,7 +35,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     // An empty variable means no key, as in most programs.
-    let client = || Client::new(&global.server, global.key.as_deref().filter(|key| !key.is_empty()));
+    let trust = Trust::read(global.ca.as_deref())?;
+    let client = || Client::trusting(&global.server, global.key.as_deref().filter(|key| !key.is_empty()), &trust);
     match &arguments.command {
         Command::Serve(serve) => serve::run(serve)?,
         Command::Demo(demo) => demo::run(demo, global.json)?,

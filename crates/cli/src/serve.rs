@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use tenantry_api::Listeners;
+use tenantry_api::{BindError, Listeners, Tls};
 use tenantry_jail::{Barriers, Exits, Spawner};
 use tenantry_node::{Node, NodeConfig};
 use tenantry_sched::{SlotGroup, Tuning};
@@ -49,6 +49,7 @@ fn settings(arguments: &Serve) -> Result<Settings> {
     config.http.listen = arguments.listen.unwrap_or(config.http.listen);
     config.http.metrics_listen = arguments.metrics_listen.unwrap_or(config.http.metrics_listen);
     config.http.grpc_listen = arguments.grpc_listen.unwrap_or(config.http.grpc_listen);
+    config.http.plain_text |= arguments.plain_text;
     Ok(Settings::from_config(&config)?)
 }
 
@@ -158,9 +159,10 @@ impl Running {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let start = async {
             // First what fails most: a port that is taken.
-            let listeners = Listeners::bind(&settings.http)
-                .await
-                .map_err(|error| anyhow::anyhow!("{error}{}", listen_hint(&error)))?;
+            let listeners = Listeners::bind(&settings.http).await.map_err(with_hint)?;
+            if let Some(tls) = listeners.tls() {
+                tokio::spawn(reload_on_hangup(tls, signal(SignalKind::hangup())?));
+            }
             let addresses = (listeners.address()?, listeners.grpc_address()?, listeners.metrics_address()?);
             let store_config =
                 StoreConfig { database_url: settings.database_url.clone(), data_dir: settings.data_dir.clone() };
@@ -223,13 +225,26 @@ impl Running {
     }
 }
 
-fn listen_hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
+/// An address that cannot be had, with what to do about it.
+fn with_hint(error: BindError) -> anyhow::Error {
+    let kind = match &error {
+        BindError::Address { source, .. } => source.kind(),
+        BindError::Tls(_) => return error.into(),
+    };
+    let hint = match kind {
         std::io::ErrorKind::AddrInUse => {
             "\nhint: another program has it (a Tenantry already?); choose another with --listen, --grpc-listen or --metrics-listen"
         }
         std::io::ErrorKind::PermissionDenied => "\nhint: ports below 1024 need privileges; choose a higher one",
         _ => "",
+    };
+    anyhow::anyhow!("{error}{hint}")
+}
+
+/// Reads the certificate again at every SIGHUP.
+async fn reload_on_hangup(tls: Arc<Tls>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tls.reload().await;
     }
 }
 
@@ -266,11 +281,13 @@ struct Ready {
 fn announce(running: &Running, ready_file: Option<&Path>) -> Result<()> {
     use std::io::IsTerminal as _;
 
+    let scheme = |is_encrypted| if is_encrypted { "https" } else { "http" };
+    let tls = running.settings.http.tls.as_ref();
     let ready = Ready {
         ready: true,
-        url: format!("http://{}", running.address),
+        url: format!("{}://{}", scheme(tls.is_some()), running.address),
         grpc_address: running.grpc_address.to_string(),
-        metrics_url: format!("http://{}/metrics", running.metrics_address),
+        metrics_url: format!("{}://{}/metrics", scheme(tls.is_some_and(|tls| tls.metrics)), running.metrics_address),
         pid: std::process::id(),
     };
     let line = serde_json::to_string(&ready)?;

@@ -63,7 +63,8 @@ impl FromRequestParts<AdminState> for Caller {
             let request = parts.extensions.get::<RequestId>().map(ToString::to_string);
             let path = sanitise(parts.uri.path(), MAX_LOGGED_CHARS);
             let (tenant, key, method) = (&caller.tenant_name, &caller.key, &parts.method);
-            tracing::info!(request_id = request, %tenant, %key, %method, %path, "admin call");
+            let certificate = Peer::certificate(&parts.extensions).map(|shown| shown.fingerprint.to_string());
+            tracing::info!(request_id = request, %tenant, %key, %method, %path, certificate, "admin call");
         }
         Ok(Self(caller))
     }

@@ -14,13 +14,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::call::answer;
 use crate::connection::{LINGER, Peer, Requests};
 use crate::route::Edge;
 use crate::serve::{MAX_BUFFER_BYTES, MAX_HEADER_BYTES};
+use crate::stream::Stream;
 
 /// The most calls of a connection at a time; a client that wants more waits or opens another.
 const MAX_CALLS: u32 = 256;
@@ -38,9 +38,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves a connection to its end. Once `stopping`, it takes no new calls and ends with those it has.
-pub(crate) async fn serve(stream: TcpStream, peer: Arc<Peer>, edge: Arc<Edge>, stopping: CancellationToken) {
-    // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
-    let _ = stream.set_nodelay(true);
+pub(crate) async fn serve(stream: Stream, peer: Arc<Peer>, edge: Arc<Edge>, stopping: CancellationToken) {
     let header_timeout = edge.settings.header_timeout;
     let requests = Arc::new(Requests::default());
     let service = service_fn(|mut request: Request<Incoming>| {

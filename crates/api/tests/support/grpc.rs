@@ -37,13 +37,16 @@ pub(crate) struct Calling {
 
 impl Running {
     pub(crate) async fn grpc(&self) -> Client {
-        let stream = TcpStream::connect(self.grpc_address).await.unwrap();
-        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
-        Client { requests, connection: tokio::spawn(connection) }
+        Client::over(TcpStream::connect(self.grpc_address).await.unwrap()).await
     }
 }
 
 impl Client {
+    pub(crate) async fn over(stream: impl super::Bytes + 'static) -> Self {
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        Self { requests, connection: tokio::spawn(connection) }
+    }
+
     /// Begins a call of the inference service.
     pub(crate) async fn begin(&mut self, method: &str, key: Option<&str>, metadata: &[(&str, &str)]) -> Calling {
         let mut requests = self.requests.clone().ready().await.unwrap();

@@ -1,6 +1,7 @@
 //! A whole server on a port of its own, and a client that sends exactly the bytes it is told to.
 
 pub(crate) mod grpc;
+pub(crate) mod tls;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tenantry_api::Listeners;
+use tenantry_api::{Listeners, Tls};
 use tenantry_node::{Node, NodeConfig};
 use tenantry_server::config::{Config, HttpSettings, Settings};
 use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
 use tenantry_types::testing::cache;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ pub(crate) struct Running {
     pub(crate) metrics_address: SocketAddr,
     pub(crate) admin_key: String,
     pub(crate) server: Arc<Server>,
+    pub(crate) tls: Option<Arc<Tls>>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -70,7 +72,7 @@ impl Running {
         (settings.http.listen, settings.http.grpc_listen, settings.http.metrics_listen) = (any, any, any);
         let listeners = Listeners::bind(&settings.http).await.unwrap();
         let (address, metrics_address) = (listeners.address().unwrap(), listeners.metrics_address().unwrap());
-        let grpc_address = listeners.grpc_address().unwrap();
+        let (grpc_address, tls) = (listeners.grpc_address().unwrap(), listeners.tls());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(tenantry_api::serve(Arc::clone(&server), listeners, settings.http, async {
             let _ = stopped.await;
@@ -82,6 +84,7 @@ impl Running {
             metrics_address,
             admin_key,
             server,
+            tls,
             stop: Some(stop),
             serving: Some(serving),
             _folder: folder,
@@ -119,7 +122,7 @@ impl Running {
     }
 
     pub(crate) async fn connect(&self) -> Connection {
-        Connection { stream: TcpStream::connect(self.address).await.unwrap(), received: Vec::new() }
+        Connection::over(TcpStream::connect(self.address).await.unwrap())
     }
 
     /// A tenant with a key of each role but the platform's: (administrator's, invoker's).
@@ -171,9 +174,13 @@ impl Running {
     }
 }
 
+/// What a connection is made of, encrypted or not.
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Bytes for S {}
+
 /// A connection to the server.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Bytes>,
     received: Vec<u8>,
 }
 
@@ -206,6 +213,10 @@ impl Answer {
 }
 
 impl Connection {
+    pub(crate) fn over(stream: impl Bytes + 'static) -> Self {
+        Self { stream: Box::new(stream), received: Vec::new() }
+    }
+
     pub(crate) async fn send(
         &mut self,
         method: &str,

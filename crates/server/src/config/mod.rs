@@ -4,6 +4,7 @@
 mod reference;
 mod settings;
 mod slots;
+mod transport;
 mod units;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use settings::{
     HttpSettings, Limits, LogFormat, LogSettings, SchedulerSettings, Settings, SettingsError, SlotGroupSettings,
     WorkerSettings,
 };
+pub use transport::{ClientAuth, TlsSettings, TlsVersion};
 pub use units::{ByteSize, Span, UnitError};
 
 /// A file that is not a configuration. The text names line and column.
@@ -70,12 +72,34 @@ table! {
         max_body: ByteSize = ByteSize(tenantry_types::limits::DEFAULT_MAX_BODY_BYTES as u64);
         /// The most connections at the same time.
         max_connections: u32 = 4096;
-        /// How long a client may take to send a request's headers.
+        /// How long a client may take to send a request's headers, and before that for the handshake of TLS.
         header_timeout: Span = Span::secs(10);
         /// How long a client may take to send a request's body.
         body_timeout: Span = Span::secs(60);
         /// How long running requests may take to end after SIGTERM.
         drain_timeout: Span = Span::secs(30);
+        /// Whether to serve in plain text, where TLS is not set up, on addresses that others reach: for trusted networks, or where something in front encrypts. Keys and data can be read on the way.
+        plain_text: bool = false;
+        /// Encryption: see `[http.tls]`.
+        tls: TlsTable = TlsTable::default();
+    }
+}
+
+table! {
+    /// Encryption in transit (TLS 1.2 and 1.3), of `listen` and `grpc_listen`, once a certificate and its key are named. The files are read again when they change and on SIGHUP; where they are not good, the old ones stay.
+    TlsTable {
+        /// The file of the server's certificate in PEM form, followed by those that signed it, the root's excepted; absent: no TLS.
+        certificate: Option<PathBuf> = None;
+        /// The file of its private key in PEM form.
+        key: Option<PathBuf> = None;
+        /// The file of the authorities, in PEM form, that sign clients' certificates.
+        client_ca: Option<PathBuf> = None;
+        /// Whether clients show a certificate: "off", "optional" (one that is shown must be good) or "required". It comes on top of the key.
+        client_auth: ClientAuth = ClientAuth::Off;
+        /// The oldest version that is spoken: "1.2" or "1.3".
+        min_version: TlsVersion = TlsVersion::Tls12;
+        /// Whether `metrics_listen` is encrypted as well.
+        metrics: bool = false;
     }
 }
 

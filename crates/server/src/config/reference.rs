@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LedgerTable, LimitsTable, LogTable, QueueTable,
-    SchedulerTable, SlotGroupTable, StoreTable, WorkersTable,
+    SchedulerTable, SlotGroupTable, StoreTable, TlsTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -36,6 +36,10 @@ pub fn reference() -> String {
     ];
     for (name, doc, keys) in tables {
         section(&mut page, Some(name), doc, keys, defaults.get(name).and_then(toml::Value::as_table));
+        if name == "http" {
+            let tls = toml::Table::try_from(TlsTable::default()).unwrap_or_default();
+            section(&mut page, Some("http.tls"), TlsTable::DOC, TlsTable::KEYS, Some(&tls));
+        }
         if name == "workers" {
             let group = toml::Table::try_from(SlotGroupTable::default()).unwrap_or_default();
             section(&mut page, Some("[workers.group]"), SlotGroupTable::DOC, SlotGroupTable::KEYS, Some(&group));
@@ -50,6 +54,8 @@ fn section(page: &mut String, name: Option<&str>, doc: &str, keys: &[Key], defau
     let _ = write!(page, "\n## {title}\n\n{}\n\n| key | default | meaning |\n|---|---|---|\n", doc.trim());
     for key in keys {
         let default = match defaults.and_then(|defaults| defaults.get(key.name)) {
+            // A table has its own section.
+            Some(toml::Value::Table(_)) => "a table".to_owned(),
             Some(value) => format!("`{value}`"),
             None => "absent".to_owned(),
         };

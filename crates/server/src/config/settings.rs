@@ -9,6 +9,7 @@ use tenantry_node::{Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
 use super::slots;
+use super::transport::{self, TlsSettings};
 use super::{ByteSize, Config, Span};
 
 /// Values that contradict each other or cannot work. The text names the keys and what to do.
@@ -74,6 +75,8 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// How long running requests may take to end after SIGTERM.
     pub drain_timeout: Duration,
+    /// Encryption; none: plain text.
+    pub tls: Option<TlsSettings>,
 }
 
 /// The worker processes.
@@ -261,6 +264,7 @@ impl Settings {
                 header_timeout: config.http.header_timeout.0,
                 body_timeout: config.http.body_timeout.0,
                 drain_timeout: config.http.drain_timeout.0,
+                tls: TlsSettings::from_table(&config.http)?,
             },
             workers: WorkerSettings {
                 slots: layout.slots,
@@ -374,6 +378,7 @@ fn check(config: &Config) -> Result<(), SettingsError> {
     if config.limits.default_timeout > config.limits.max_timeout {
         return fail("limits.default_timeout", "must not exceed `limits.max_timeout`".to_owned());
     }
+    transport::check_plain_text(&config.http)?;
     if config.data_dir.as_os_str().is_empty() {
         return fail("data_dir", "must name a folder".to_owned());
     }

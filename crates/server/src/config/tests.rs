@@ -60,6 +60,40 @@ fn contradictions_are_refused_and_name_the_key() {
 }
 
 #[test]
+fn plain_text_is_served_to_other_machines_only_when_asked_for() {
+    let settings = |text: &str| Config::parse(text).unwrap().settings();
+    for (key, address) in [("listen", "0.0.0.0:8000"), ("grpc_listen", "[::]:1"), ("metrics_listen", "10.0.0.1:1")] {
+        let text = format!("[http]\n{key} = \"{address}\"\n");
+        let refused = settings(&text).unwrap_err();
+        assert_eq!(refused.key, format!("http.{key}"));
+        assert!(refused.problem.contains("`http.plain_text = true`"), "{refused}");
+        assert!(settings(&format!("{text}plain_text = true\n")).is_ok());
+    }
+    assert!(settings("[http]\nlisten = \"[::1]:8000\"\ngrpc_listen = \"127.8.8.8:1\"\n").is_ok());
+    let tls = "[http.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    assert!(settings(&format!("[http]\nlisten = \"0.0.0.0:1\"\ngrpc_listen = \"0.0.0.0:2\"\n{tls}")).is_ok());
+    let metrics = format!("[http]\nmetrics_listen = \"0.0.0.0:1\"\n{tls}");
+    let refused = settings(&metrics).unwrap_err();
+    assert!(refused.key == "http.metrics_listen" && refused.problem.contains("`http.tls.metrics = true`"), "{refused}");
+    assert!(settings(&format!("{metrics}metrics = true\n")).is_ok());
+}
+
+#[test]
+fn a_table_of_tls_is_whole_or_refused() {
+    let key = |text: &str| Config::parse(&format!("[http.tls]\n{text}")).unwrap().settings().unwrap_err().key;
+    assert_eq!(key("certificate = \"c\""), "http.tls.key");
+    assert_eq!(key("key = \"k\""), "http.tls.certificate");
+    assert_eq!(key("metrics = true"), "http.tls.certificate");
+    let both = "certificate = \"c\"\nkey = \"k\"\n";
+    assert_eq!(key(&format!("{both}client_auth = \"required\"")), "http.tls.client_ca");
+    assert_eq!(key(&format!("{both}client_ca = \"a\"")), "http.tls.client_auth");
+    let text = format!("[http.tls]\n{both}client_ca = \"a\"\nclient_auth = \"optional\"\nmin_version = \"1.3\"\n");
+    let tls = Config::parse(&text).unwrap().settings().unwrap().http.tls.unwrap();
+    assert_eq!((tls.client_auth, tls.min_version), (ClientAuth::Optional, TlsVersion::Tls13));
+    assert!(Config::parse("[http.tls]\nmin_version = \"1.1\"\n").is_err());
+}
+
+#[test]
 fn slots_follow_the_named_processors() {
     let settings = Config::parse("[workers]\ncpus = [0, 2, 3]").unwrap().settings().unwrap();
     assert_eq!(settings.workers.slots, 3);
