@@ -37,14 +37,16 @@ async fn http_and_grpc_are_served_encrypted_and_not_otherwise() {
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         let mut connection = Connection::over(stream);
-        // A connection is kept, large bodies go both ways, and a refusal before the body is read arrives.
+        // A connection is kept, large bodies arrive, and so does a refusal before the body is read.
         for _ in 0..2 {
             connection.send("GET", "/v2/health/ready", None, &[], b"").await;
             assert_eq!(connection.answer().await.status, 200);
         }
         let key = running.admin_key.clone();
         connection.send("POST", "/v2/models/nothing/infer", Some(&key), &[], &vec![b' '; 4 << 20]).await;
-        assert_eq!(connection.answer().await.status, 404);
+        assert_eq!(connection.answer().await.status, 400);
+        connection.send("POST", "/v2/models/nothing/infer", None, &[], &vec![b' '; 4 << 20]).await;
+        assert_eq!(connection.answer().await.status, 401);
 
         let grpc = client(&authority, None, &[version], &["h2"]);
         let mut grpc = Client::over(connect(&grpc, running.grpc_address).await.unwrap()).await;
