@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isolation test-cgroup2 bench bench-isolation bench-hostile fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test test-isolation test-security test-cgroup2 bench bench-isolation bench-hostile fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -59,6 +59,11 @@ unit: build models postgres ## The tests of every crate
 
 test-isolation: tools ## The escape matrix: what a hostile model might try, behind each barrier and all
 	$(CARGO) test --release --package tenantry-jail --test escape
+
+test-security: build models venv test-isolation ## Doors, walls and the ledger: the route walk, the escapes, tampering, kills (about eight minutes)
+	$(CARGO) test --release --workspace --test conformance
+	$(PYTHON) -m pytest tests/e2e/test_security.py tests/e2e/test_audit.py tests/e2e/test_usage.py tests/e2e/test_tls.py
+	target/release/tenantry-bench --only ledger
 
 # The same features as `unit`, so that nothing is built twice.
 test-cgroup2: tools ## Control groups of version 2, in a machine of its own (User-Mode Linux; takes a minute or two)

@@ -100,9 +100,12 @@ impl Node {
             return Err(Unsent::worker_lost(members));
         };
         self.slot_cores.place(worker, &mut exec, dispatched.slot);
+        let cpu = worker.cpu_time().unwrap_or_default();
         let problem = match self.send_run(&mut exec, worker, replica, &members) {
             Ok(Sent { task, started, wanted, placement }) => {
-                self.begin(worker, &mut exec, task, started, dispatched, Work::Infer { placement, members, wanted });
+                let work = Work::Infer { placement, members, wanted };
+                let running = Running { cpu, ..Running::new(dispatched.batch, task, started, work) };
+                self.begin(worker, &mut exec, dispatched, running);
                 return Ok(());
             }
             Err(problem) => problem,
@@ -129,18 +132,9 @@ impl Node {
     }
 
     /// The worker has its frame: from now on the batch is its, with all that was said about it meanwhile.
-    fn begin(
-        self: &Arc<Self>,
-        worker: &Arc<Worker>,
-        exec: &mut Exec,
-        task: TaskId,
-        started: MonotonicTime,
-        dispatched: Dispatched,
-        work: Work,
-    ) {
+    fn begin(self: &Arc<Self>, worker: &Arc<Worker>, exec: &mut Exec, dispatched: Dispatched, running: Running) {
         let Dispatched { batch, weights, phase, .. } = dispatched;
-        let cpu = worker.cpu_time().unwrap_or_default();
-        let running = exec.begin(Running { weights, phase, cpu, ..Running::new(batch, task, started, work) });
+        let running = exec.begin(Running { weights, phase, ..running });
         if let Some(order) = self.orders.take(batch) {
             self.obey(worker, running, order);
         }
@@ -259,13 +253,14 @@ impl Node {
             limits: self.config.model_limits,
         };
         let files: Vec<_> = load.model.files.iter().map(|file| file.file.as_fd()).collect();
+        let cpu = worker.cpu_time().unwrap_or_default();
         if exec.gone || worker.send(&frame, &files).is_err() {
             drop(exec);
             self.give_up_load(tasks, load.replica);
             return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
         }
-        let started = self.now();
-        self.begin(worker, &mut exec, task, started, dispatched, Work::Load(load));
+        let running = Running { cpu, ..Running::new(dispatched.batch, task, self.now(), Work::Load(load)) };
+        self.begin(worker, &mut exec, dispatched, running);
         Ok(())
     }
 }

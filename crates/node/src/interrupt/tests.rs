@@ -204,11 +204,12 @@ async fn words_that_cross_or_come_early_or_late_do_no_harm() {
     // Too early: said before the batch began.
     let next = BatchId(batch.0 + 2);
     bed.node.suspend(next, worker);
-    let waiting = bed.count_to(2);
+    // Long: a short one may be over before the word reaches its worker.
+    let waiting = bed.count_to(LONG);
     assert_eq!(bed.running().await.0, next);
     bed.until("standstill", |_| bed.stands(worker).then_some(())).await;
     bed.node.resume(next, worker);
-    assert_eq!(total(&waiting.await.unwrap()), 2);
+    assert_eq!(total(&waiting.await.unwrap()), LONG);
     bed.node.abort(BatchId(next.0 + 1), AbortCause::Deadline);
     assert_eq!(bed.count_to(i64::MAX).await.unwrap_err(), ServeError::Expired);
 }

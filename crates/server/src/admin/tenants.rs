@@ -75,10 +75,10 @@ impl Server {
     /// Deletes a tenant with its keys, models and files. For platform admins.
     ///
     /// # Errors
-    /// 403 for other roles, 404 for a tenant there is not, 409 for the operator's own.
+    /// 404 for a tenant there is not or another's, 403 for other roles, 409 for the operator's own.
     pub async fn delete_tenant(self: &Arc<Self>, principal: &Principal, name: &TenantName) -> Result<(), ServiceError> {
+        let tenant = auth::readable(&self.routing.load(), principal, name).map(Arc::clone)?;
         auth::platform_admin(principal)?;
-        let tenant = auth::administered(&self.routing.load(), principal, name).map(Arc::clone)?;
         if tenant.operator {
             return Err(ServiceError::new(ErrorCode::Conflict, "the operator's own tenant cannot be deleted"));
         }

@@ -11,7 +11,7 @@ fn attempted(seed: u64) -> Attempted {
     Attempted {
         kind: UsageKind::Inference,
         tenant: TenantId::from_parts(seed, [1; 10]),
-        key: (seed % 2 == 0).then(|| KeyId::from_parts(seed, [2; 10])),
+        key: seed.is_multiple_of(2).then(|| KeyId::from_parts(seed, [2; 10])),
         deployment: None,
         model: "acme/sums".into(),
         version: VersionId::from_parts(seed, [3; 10]),
