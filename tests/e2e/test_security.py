@@ -208,8 +208,8 @@ def test_lists_and_ids_of_others_lead_nowhere(walls):
     assert walls.server.api(walls.key["key"]).infer("sums", INFER).status == 200
 
 
-def test_sequences_and_kept_answers_of_others_are_not_there(walls):
-    """One published model, one input, one sequence id, two tenants: neither finds what the other left."""
+def test_kept_answers_of_others_are_not_there(walls):
+    """One published model, one input, two tenants: neither is given the answer that was made for the other."""
     walls.admin.push("platform", "shared-sums", tiny_onnx.sum_and_difference())
     walls.admin.share("platform", "shared-sums")
     deployment = walls.admin.expect("GET", "/admin/v1/tenants/platform/models/shared-sums/deployment")
