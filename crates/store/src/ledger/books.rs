@@ -101,6 +101,13 @@ struct DayKey {
     outcome: &'static str,
 }
 
+impl Reading {
+    /// Reading begins with this file, the books are at this mark.
+    fn new(node: NodeId, mark: (u32, u64), first: u32) -> Self {
+        Self { mark, at: (first, 0), node, last_ms: 0, opened: HashMap::new(), slots: None, ended: false }
+    }
+}
+
 impl Bookkeeper {
     /// Keeps the books of this log in this store.
     pub fn new(ledger: Arc<Ledger>, store: Store) -> Self {
@@ -206,15 +213,7 @@ impl Bookkeeper {
             Some((file, position, _)) => (u32::try_from(file).unwrap_or(0), position.unsigned_abs()),
             None => (0, 0),
         };
-        Ok(Some(Reading {
-            mark,
-            at: (first, 0),
-            node: self.ledger.node(),
-            last_ms: 0,
-            opened: HashMap::new(),
-            slots: None,
-            ended: false,
-        }))
+        Ok(Some(Reading::new(self.ledger.node(), mark, first)))
     }
 }
 
@@ -227,18 +226,7 @@ async fn read(
     is_over: bool,
 ) -> Result<Read, WriteError> {
     // Some thousands of records: milliseconds, and the state goes along.
-    let mut moved = std::mem::replace(
-        reading,
-        Reading {
-            mark: (0, 0),
-            at: (0, 0),
-            node: reading.node,
-            last_ms: 0,
-            opened: HashMap::new(),
-            slots: None,
-            ended: false,
-        },
-    );
+    let mut moved = std::mem::replace(reading, Reading::new(reading.node, (0, 0), 0));
     let (moved, outcome) = tokio::task::spawn_blocking(move || {
         let outcome = read_files(&folder, boot, &mut moved, last, is_over);
         (moved, outcome)
