@@ -26,6 +26,7 @@ pub mod limits;
 mod models;
 mod open;
 mod records;
+mod roles;
 mod rows;
 mod secret;
 mod shares;
@@ -41,8 +42,9 @@ pub use ledger::{
 };
 pub use open::{Store, StoreConfig};
 pub use records::{
-    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
-    NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
+    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewKey, NewModel,
+    NewVersion, Optimised, Organisation, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
     TenantMinimumChange, Version, VersionState,
 };
 pub use secret::KeySecret;
+pub use tenantry_types::Role;
