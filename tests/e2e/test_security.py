@@ -13,13 +13,17 @@ from conftest import ROOT, Server
 ADMIN, INFERENCE = (json.loads((ROOT / "docs" / name).read_text()) for name in ["openapi.json", "openapi-inference.json"])
 # What says nothing of any tenant, on purpose: liveness and readiness, what the server is, and how it is spoken to.
 OPEN = {"/", "/ping", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/openapi.json"}
+TABLE = (ROOT / "docs/roles.md").read_text()
 OPEN_RPC = {"/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady",
             "/inference.GRPCInferenceService/ServerMetadata"}
-ROLES = ["admin", "invoker"]
+# Those of a tenant; the last one is a role that the tenant made, of all that a role can have.
+ROLES = ["admin", "deployer", "invoker", "viewer", "auditor", "everything"]
 INFER = {"inputs": [{"name": name, "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]} for name in "ab"]}
 # A body that would be accepted, for each call that takes one: so that nothing but the caller can be the reason for a refusal.
 BODIES = {
     "create_key": {"label": "mine", "role": "admin"},
+    "rotate_key": {},
+    "set_role": {"actions": ["model.read"]},
     "create_tenant": {"name": "made"},
     "create_organisation": {"name": "made"},
     "update_tenant": {"min_isolation": "confined"},
@@ -33,6 +37,15 @@ BODIES = {
 }
 
 
+# What no role of a tenant can have.
+PLATFORMS = {"tenant.manage", "billing.manage", "platform.read", "platform.write"}
+
+
+def actions():
+    """All that can be permitted, from the table of roles."""
+    return list(dict.fromkeys(re.findall(r"^\| `([\w.]+)` \|", TABLE, re.MULTILINE)))
+
+
 class Walls:
     """Two tenants; the first has something of every kind."""
 
@@ -44,9 +57,12 @@ class Walls:
         self.key = self.acme.new_key("acme", "invoker")
         self.digest = self.acme.expect("GET", "/admin/v1/tenants/acme/models/sums/versions/1")["digest"]
         assert self.acme.infer("sums", INFER).status == 200
+        self.acme.expect("PUT", "/admin/v1/tenants/acme/roles/ops", {"actions": ["model.read"]})
+        everything = [action for action in actions() if action not in PLATFORMS]
+        self.globex.expect("PUT", "/admin/v1/tenants/globex/roles/everything", {"actions": everything})
         self.intruders = {role: server.api(self.globex.new_key("globex", role)["key"]) for role in ROLES}
         self.names = {"tenant": "acme", "owner": "acme", "model": "sums", "number": "1", "version": "1", "alias": "best",
-                      "label": "best", "key": self.key["id"], "organisation": "acme"}
+                      "label": "best", "key": self.key["id"], "organisation": "acme", "role": "ops"}
 
     def path(self, template, **names):
         return re.sub(r"\{(\w+)\}", lambda found: {**self.names, **names}[found.group(1)], template)
@@ -62,10 +78,11 @@ class Walls:
     def state(self):
         """All that an intruder might have changed, as the platform sees it."""
         seen = [self.admin.expect("GET", path) for path in [
-            "/admin/v1/tenants", "/admin/v1/organisations", "/admin/v1/system/policy", "/admin/v1/tenants/acme/keys",
+            "/admin/v1/tenants", "/admin/v1/organisations", "/admin/v1/tenants/acme/roles", "/admin/v1/system/policy", "/admin/v1/tenants/acme/keys",
             "/admin/v1/tenants/acme/models", "/admin/v1/tenants/acme/models/sums", "/admin/v1/tenants/acme/models/sums/versions",
             "/admin/v1/tenants/acme/models/sums/deployment", "/admin/v1/tenants/acme/shares"]]
-        return json.dumps(seen, sort_keys=True)
+        # When a key was used last is changed by its use.
+        return re.sub(r'"last_used_ms": \d+, ', "", json.dumps(seen, sort_keys=True))
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +216,12 @@ def test_lists_and_ids_of_others_lead_nowhere(walls):
                    intruder.call("GET", f"{own}/deployments/acme/sums/share"),
                    intruder.call("GET", f"{own}/usage/records?after=" + walls.acme.expect(
                        "GET", "/admin/v1/tenants/acme/usage/records?limit=1")["records"][0]["id"])]
-        allowed = {"admin": [404, 404, 404, 404, 200], "invoker": [403, 404, 403, 404, 403]}[role]
+        allowed = {"admin": [404, 404, 404, 404, 200], "invoker": [403, 404, 403, 404, 403],
+                   "deployer": [403, 404, 404, 404, 403], "viewer": [403, 404, 403, 404, 403],
+                   "auditor": [403, 404, 403, 404, 200], "everything": [404, 404, 404, 404, 200]}[role]
         assert [reply.status for reply in refused] == allowed, [(reply.status, reply.body) for reply in refused]
         assert all(b"acme" not in reply.body.replace(b"acme/sums", b"") for reply in refused)
-        if role == "admin":
+        if allowed[-1] == 200:
             assert refused[-1].json == {"records": []}
     assert walls.state() == before
     assert walls.server.api(walls.key["key"]).infer("sums", INFER).status == 200
@@ -224,3 +243,77 @@ def test_kept_answers_of_others_are_not_there(walls):
 
     assert "miss" in str(cache(walls.acme)) and "hit" in str(cache(walls.acme))
     assert "miss" in str(cache(walls.intruders["invoker"]))
+
+
+def table():
+    """The golden table: for each relation, action and role the status of a refusal, or `yes`."""
+    rows = {}
+    relations = dict(zip(["own", "shared", "other"], re.split(r"^## .*$", TABLE, flags=re.MULTILINE)[1:], strict=True))
+    for relation, text in relations.items():
+        lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.strip().splitlines()]
+        head, _, *body = lines
+        for action, *cells in body:
+            rows.update({(relation, action, role): cell for role, cell in zip(head[1:], cells, strict=True)})
+    return rows
+
+
+def probe(action, tenant, model, name):
+    """A call that needs this action, and otherwise nothing that whoever has it has not."""
+    admin = f"/admin/v1/tenants/{tenant}"
+    known = f"{admin}/models/{model}"
+    return {
+        "model.infer": ("POST", f"/v2/models/{name}/infer", INFER),
+        "model.read": ("GET", f"/v2/models/{name}", None),
+        "model.write": ("PATCH", known, {"description": "seen"}),
+        "model.share": ("PATCH", known, {"shared_with": ["globex"]}),
+        "version.write": ("PUT", f"{known}/aliases/best", {"version": 1}),
+        # A generation that it is not at: whoever may is told so.
+        "deployment.write": ("PUT", f"{known}/deployment", {"version": 1, "generation": 999, "max_replicas": 1}),
+        "tenant.read": ("GET", admin, None),
+        "tenant.write": ("PATCH", admin, {"min_isolation": "none"}),
+        "tenant.manage": ("PATCH", admin, {"platform_min_isolation": "none"}),
+        "key.read": ("GET", f"{admin}/keys", None),
+        "key.write": ("POST", f"{admin}/keys", {"role": "viewer", "expires_in_seconds": 60}),
+        "role.read": ("GET", f"{admin}/roles", None),
+        "role.write": ("PUT", f"{admin}/roles/probe", {"actions": ["tenant.read"]}),
+        "share.write": ("PUT", f"{admin}/deployments/{tenant}/{model}/share", {"settings": {"weight": 1}}),
+        "usage.read": ("GET", f"{admin}/usage", None),
+        "usage.export": ("GET", f"{admin}/usage/records", None),
+        "audit.read": ("GET", f"{admin}/audit", None),
+        "platform.read": ("GET", "/admin/v1/status", None),
+        "platform.write": ("PUT", "/admin/v1/system/policy", {"policy": "fair"}),
+    }.get(action)
+
+
+def test_the_server_does_as_the_table_of_roles_says(new_server, capsys):
+    """Each role, each action, one's own things, those shared by another and those of another: as docs/roles.md has it."""
+    server = new_server()
+    acme, globex, admin = server.tenant("acme"), server.tenant("globex"), server.admin
+    for api, tenant in [(acme, "acme"), (globex, "globex"), (admin, "platform")]:
+        assert api.push(tenant, "sums", tiny_onnx.sum_and_difference())["state"] == "ready"
+        assert api.push(tenant, "lent", tiny_onnx.sum_and_difference())["state"] == "ready"
+    acme.expect("PATCH", "/admin/v1/tenants/acme/models/lent", {"shared_with": ["globex", "platform"]})
+    keys = {role: server.api(globex.new_key("globex", role)["key"]) for role in ROLES if role != "everything"}
+    faults, asked, without = [], 0, set()
+    for (relation, action, role), expected in table().items():
+        own = "platform" if role == "platform_admin" else "globex"
+        api = admin if role == "platform_admin" else keys[role]
+        tenant = own if relation == "own" else "acme"
+        model = "lent" if relation == "shared" else "sums"
+        call = probe(action, tenant, model, model if relation == "own" else f"acme/{model}")
+        # Whoever administers the platform looks at what a tenant keeps to itself through the admin API only.
+        if (relation, action, role) == ("other", "model.read", "platform_admin"):
+            call = ("GET", f"/admin/v1/tenants/{tenant}/models/{model}", None)
+        if (relation, action) == ("shared", "model.share"):
+            call = (*call[:2], {"shared_with": ["globex", "platform"]})
+        if call is None:
+            without.add(action)
+            continue
+        asked += 1
+        reply = api.call(*call)
+        allowed = reply.status < 400 or (action == "deployment.write" and reply.status == 409)
+        if (expected == "yes") != allowed or (not allowed and str(reply.status) != expected):
+            faults.append((relation, action, role, expected, reply.status, reply.body))
+    tell(capsys, "role_table_cells", asked, ">= 200")
+    assert faults == [], "\n".join(map(str, faults))
+    assert without <= {"billing.read", "billing.manage", "budget.write", "encryption.read", "encryption.write"}, without

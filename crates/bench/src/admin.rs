@@ -52,6 +52,23 @@ impl Admin {
         Ok(key.get("key").and_then(Value::as_str).context("the answer has no key")?.to_owned())
     }
 
+    /// Makes something at a path of the admin API; answers what it says of it.
+    pub(crate) fn add(&self, path: &str, body: &Value) -> Result<Value> {
+        self.post(path, body)
+    }
+
+    /// Sets something at a path of the admin API.
+    pub(crate) fn set(&self, path: &str, body: &Value) -> Result<()> {
+        self.put(path, body).map(|_| ())
+    }
+
+    /// A token for the holder of a key.
+    pub(crate) fn token(&self, id: &str, secret: &str) -> Result<String> {
+        let form = [("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)];
+        let answer = Self::checked(&mut self.agent.post(format!("{}/oauth2/token", self.url)).send_form(form)?)?;
+        Ok(answer.get("access_token").and_then(Value::as_str).context("the answer has no token")?.to_owned())
+    }
+
     /// The operator's tenant, whose published models serve every tenant from one worker.
     pub(crate) fn operator(&self) -> Result<String> {
         let all = self.get("tenants")?;

@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::Bench;
-use crate::figures::{Figures, at_least, at_most, exactly, median};
-use crate::load::{Repeated, Seen};
+use crate::figures::{Figures, at_least, at_most, exactly};
+use crate::load::Repeated;
 use crate::models::Models;
-use crate::process::cpu_time;
+use crate::pair;
 use crate::server::Server;
 
 /// Kills of the crash test, and the records it needs for its word to count.
@@ -30,8 +30,6 @@ const RECORDS: f64 = 100_000.0;
 const CONNECTIONS: usize = 8;
 /// Answers in the middle of which a kill comes: between these.
 const ANSWERS: std::ops::Range<u64> = 300..1_500;
-/// Connections where throughput and processor time are measured.
-const FLOOD: usize = 32;
 
 pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     cost(bench, figures)?;
@@ -41,46 +39,18 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
 /// With the ledger over without, on the smallest model.
 fn cost(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let subject = Models::matmul();
-    let mut requests = Vec::new();
-    let servers = [Server::start_with(bench, "")?, Server::start_with(bench, "[ledger]\nenabled = false")?];
-    for server in &servers {
+    let server = |config: &str| {
+        let server = Server::start_with(bench, config)?;
         let key = server.admin.tenant("acme")?;
         let digest = server.admin.upload("acme", &subject.model)?;
         server.admin.register("acme", subject.name, &digest)?;
         let request = Repeated::infer(server.address, subject.name, &key, &subject)?;
-        request.flood(FLOOD, Duration::from_secs(1))?;
-        requests.push(request);
-    }
-    let [on, off] = requests.as_slice() else { anyhow::bail!("two servers") };
-    let one_by_one = if bench.quick { 500 } else { 5_000 };
-    let time = Duration::from_secs(u64::from(bench.seconds));
-    let (mut latency, mut throughput, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=bench.rounds {
-        let middle =
-            |request: &Repeated| Ok::<_, anyhow::Error>(request.one_by_one(one_by_one)?.middle().as_secs_f64());
-        let (with, without) = (middle(on)?, middle(off)?);
-        latency.push(with / without);
-        let mut saturated = Vec::new();
-        for (server, request) in servers.iter().zip([on, off]) {
-            let before = cpu_time(server.pid());
-            let seen: Seen = request.flood(FLOOD, time)?;
-            let spent = cpu_time(server.pid()).saturating_sub(before).as_secs_f64() / seen.answers.max(1) as f64;
-            saturated.push((seen.per_second(), spent));
-        }
-        let [(with_rate, with_cpu), (rate, cpu_without)] = saturated[..] else { anyhow::bail!("two servers") };
-        throughput.push(with_rate / rate);
-        cpu.push(with_cpu / cpu_without);
-        eprintln!(
-            "round {round}: {:.1} us with, {:.1} without; {with_rate:.0}/s with, {rate:.0} without; {:.1} us a request with, {:.1} without",
-            with * 1e6,
-            without * 1e6,
-            with_cpu * 1e6,
-            cpu_without * 1e6
-        );
-    }
-    figures.add("ledger_latency_ratio", median(latency), "ratio", at_most(1.2));
-    figures.add("ledger_throughput_ratio", median(throughput), "ratio", at_least(0.95));
-    figures.add("ledger_cpu_ratio", median(cpu), "ratio", at_most(1.25));
+        Ok::<_, anyhow::Error>((server, request))
+    };
+    let ratios = pair::compare(bench, &server("")?, &server("[ledger]\nenabled = false")?)?;
+    figures.add("ledger_latency_ratio", ratios.latency, "ratio", at_most(1.2));
+    figures.add("ledger_throughput_ratio", ratios.throughput, "ratio", at_least(0.95));
+    figures.add("ledger_cpu_ratio", ratios.cpu, "ratio", at_most(1.25));
     Ok(())
 }
 

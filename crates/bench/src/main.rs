@@ -13,6 +13,7 @@
 
 mod admin;
 mod cold;
+mod doors;
 mod edges;
 mod fairness;
 mod figures;
@@ -27,6 +28,7 @@ mod media;
 mod memory;
 mod models;
 mod null;
+mod pair;
 mod poll;
 mod process;
 mod raw;
@@ -51,7 +53,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation, hostile, media, edges and ledger, which take longer than the others together.
+    /// Run these groups only; without it all but isolation, hostile, media, edges, doors and ledger, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -111,6 +113,8 @@ enum Group {
     Media,
     /// gRPC beside binary HTTP.
     Edges,
+    /// What authentication, policy, limits and the ledger cost together.
+    Doors,
     /// What the usage ledger costs, and that a killed server loses nothing.
     Ledger,
 }
@@ -198,7 +202,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 12] = [
+    let groups: [(Group, Measure); 13] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -210,6 +214,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Hostile, hostile::measure),
         (Group::Media, media::measure),
         (Group::Edges, edges::measure),
+        (Group::Doors, doors::measure),
         (Group::Ledger, ledger::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {

@@ -317,7 +317,8 @@ pub(crate) enum Key {
         /// The tenant.
         tenant: TenantName,
         /// The key's id, as listed.
-        key: KeyId,
+        #[arg(value_name = "KEY")]
+        id: KeyId,
         /// How long the old key is accepted beside the new one; 0s ends it now.
         #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = humantime::parse_duration)]
         overlap: Duration,
@@ -331,7 +332,8 @@ pub(crate) enum Key {
         /// The tenant.
         tenant: TenantName,
         /// The key's id, as listed.
-        key: KeyId,
+        #[arg(value_name = "KEY")]
+        id: KeyId,
     },
 }
 

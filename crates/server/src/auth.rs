@@ -208,7 +208,9 @@ pub(crate) fn owner<'a>(
 ) -> Result<&'a Arc<RoutedTenant>, ServiceError> {
     let found = routing.tenant(owner).ok_or_else(|| unknown_tenant(owner))?;
     match principal.relation_to(found.id) {
-        _ if !principal.holds(owner, model) => Err(unknown_tenant(owner)),
+        Relation::Own if !principal.holds(owner, model) => {
+            Err(unknown_model(&ModelRef { owner: Some(owner.clone()), name: model.clone() }))
+        }
         relation if principal.grants.allows_model(action, relation, model) => Ok(found),
         Relation::Own => Err(denied(action)),
         Relation::Shared | Relation::Other => Err(unknown_tenant(owner)),

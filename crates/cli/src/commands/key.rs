@@ -45,21 +45,21 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             }
             print_table(&rows, "no keys");
         }
-        Command::Rotate { tenant, key, overlap, expires } => {
+        Command::Rotate { tenant, id, overlap, expires } => {
             let rotation = KeyRotation {
                 overlap_seconds: Some(overlap.as_secs()),
                 expires_in_seconds: expires.map(|span| span.as_secs().max(1)),
             };
-            let path = format!("{}/{key}/rotate", keys_path(tenant));
+            let path = format!("{}/{id}/rotate", keys_path(tenant));
             let created: CreatedKey = client.send(Method::POST, &path, &rotation)?;
             shown(&created, json)?;
             if !json {
                 eprintln!("the old key is accepted for {} more", humantime::format_duration(*overlap));
             }
         }
-        Command::Revoke { tenant, key } => {
-            client.delete(&format!("{}/{key}", keys_path(tenant)))?;
-            eprintln!("key {key} revoked");
+        Command::Revoke { tenant, id } => {
+            client.delete(&format!("{}/{id}", keys_path(tenant)))?;
+            eprintln!("key {id} revoked");
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ pub(crate) async fn keys_open_by_their_secret_until_revoked_or_expired(backend: 
     assert_eq!(store.keys(acme.id).await.unwrap(), [key.clone(), other.clone()]);
     assert_eq!(store.keys(globex.id).await.unwrap(), []);
 
-    let (id, hash) = KeySecret::parse(&secret).unwrap();
+    let (id, hash) = KeySecret::parse(&secret.unwrap()).unwrap();
     assert_eq!(id, key.id);
     assert!(key.matches(&hash) && !other.matches(&hash));
     assert!(key.is_live(1_999) && !key.is_live(2_000));
