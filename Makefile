@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isolation test-security test-cgroup2 bench bench-isolation bench-hostile fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
+.PHONY: help demo test test-isolation test-security test-cgroup2 bench bench-isolation bench-hostile audit fuzz fetch build programs models fmt lint unit e2e venv tools postgres clean-cache
 
 CARGO := cargo
 VENV := .cache/venv
@@ -70,6 +70,19 @@ test-cgroup2: tools ## Control groups of version 2, in a machine of its own (Use
 	@scripts/install-missing linux.uml:user-mode-linux
 	@program=$$($(CARGO) test --release --workspace --test cgroup --no-run --message-format=json | \
 	  sed -n 's/.*"executable":"\([^"]*\/cgroup-[^"]*\)".*/\1/p') && tests/uml/run "$$program"
+
+# Built once, into `.cache`; the versions are pinned, their dependencies by their own lock files.
+AUDIT_TOOLS := .cache/tools/bin/cargo-deny .cache/tools/bin/cargo-cyclonedx
+$(AUDIT_TOOLS):
+	@echo "building cargo-deny and cargo-cyclonedx into .cache/tools (once, some minutes)"
+	$(CARGO) install --quiet --locked --root .cache/tools cargo-deny@0.20.2 cargo-cyclonedx@0.5.9
+
+audit: $(AUDIT_TOOLS) ## What the programs are made of: licences, sources, known weaknesses; a list of parts (SBOM) in target/sbom
+	.cache/tools/bin/cargo-deny --locked check bans licenses sources
+	@mkdir -p target/sbom && .cache/tools/bin/cargo-cyclonedx cyclonedx --format json --describe binaries --target x86_64-unknown-linux-gnu --override-filename sbom --quiet \
+	  && find crates -name 'sbom*.json' -exec mv {} target/sbom/ \; && ls target/sbom
+	@echo "known weaknesses (asks for the advisory database):"
+	.cache/tools/bin/cargo-deny --locked check advisories
 
 fuzz: tools ## Fuzz what clients, owners, workers and imported folders send, FUZZ_SECONDS (10) each; what is found stays in target/fuzz
 	@programs=$$(fuzz/build) && mkdir -p target/fuzz/found{,_worker,_pbtxt,_manifest,_media,_untyped} && \

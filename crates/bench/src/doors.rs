@@ -25,6 +25,7 @@ const TIMES: usize = 9;
 
 pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     together(bench, figures)?;
+    existence(bench, figures)?;
     alone(figures)
 }
 
@@ -60,6 +61,28 @@ fn together(bench: &Bench, figures: &mut Figures) -> Result<()> {
     figures.add("auth_added_median", ratios.latency, "ratio", at_most(1.2));
     figures.add("auth_throughput_ratio", ratios.throughput, "ratio", at_least(0.95));
     figures.add("auth_cpu_ratio", ratios.cpu, "ratio", at_most(1.25));
+    Ok(())
+}
+
+/// Whether the time of a refusal tells that another tenant's model exists: beside one of a model there is not.
+fn existence(bench: &Bench, figures: &mut Figures) -> Result<()> {
+    let subject = Models::matmul();
+    let server = Server::start_with(bench, "")?;
+    let key = server.admin.tenant("acme")?;
+    server.admin.tenant("globex")?;
+    let digest = server.admin.upload("globex", &subject.model)?;
+    server.admin.register("globex", subject.name, &digest)?;
+    // As long as the other's name.
+    let none = "x".repeat(subject.name.len());
+    let theirs = Repeated::infer(server.address, &format!("globex/{}", subject.name), &key, &subject)?;
+    let none = Repeated::infer(server.address, &format!("globex/{none}"), &key, &subject)?;
+    let times = if bench.quick { 1_000 } else { 20_000 };
+    let mut ratios = Vec::new();
+    for _ in 0..bench.rounds {
+        let [there, not] = theirs.refused_beside(&none, times)?.map(|time| time.as_secs_f64());
+        ratios.push((there / not).max(not / there));
+    }
+    figures.add("cross_tenant_time_ratio", median(ratios), "ratio", at_most(1.02));
     Ok(())
 }
 

@@ -88,6 +88,27 @@ impl Repeated {
         }
     }
 
+    /// Sends this request and another one in turn over one connection, `times` each, where neither is answered with a 200; the
+    /// middle round trip of each.
+    pub(crate) fn refused_beside(&self, other: &Self, times: u64) -> Result<[Duration; 2]> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut connection = Connection::new(self.address);
+            connection.open().await?;
+            let mut seen = [Seen::default(), Seen::default()];
+            for turn in 0..2 * times {
+                // Which one is first changes, too.
+                let which = usize::from((turn % 2 == 1) != ((turn / 2) % 2 == 1));
+                let request = if which == 0 { &self.request } else { &other.request };
+                let sent = Instant::now();
+                let answer = connection.call(request).await?;
+                anyhow::ensure!(answer.refusal.is_some(), "a request that should be refused was answered");
+                seen[which].round_trips.push(sent.elapsed());
+            }
+            Ok(seen.map(Seen::middle))
+        })
+    }
+
     /// Sends the request `times` times over one connection and keeps the round trips.
     pub(crate) fn one_by_one(&self, times: u64) -> Result<Seen> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -42,7 +42,7 @@ impl From<values::KeyInfo> for types::Key {
 impl From<CustomRole> for types::CustomRole {
     fn from(role: CustomRole) -> Self {
         let CustomRole { name, actions, models, description } = role;
-        Self { name, content: types::RoleContent { actions, models, description } }
+        Self { name, actions, models, description }
     }
 }
 

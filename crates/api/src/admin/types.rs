@@ -139,9 +139,15 @@ pub struct CustomRole {
     /// Its name.
     #[schema(value_type = String)]
     pub name: RoleName,
-    /// The rest of it.
-    #[serde(flatten)]
-    pub content: RoleContent,
+    /// What it allows.
+    #[schema(value_type = Vec<String>)]
+    pub actions: BTreeSet<Action>,
+    /// On which of the tenant's own models; absent: on all, and on what others share with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub models: Option<BTreeSet<ModelName>>,
+    /// What it is for.
+    pub description: String,
 }
 
 /// The roles of a tenant.

@@ -31,11 +31,11 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             }
             let mut rows = table(&["role", "actions", "models", "description"]);
             for role in &roles.roles {
-                let models = role.content.models.as_ref().map_or_else(
+                let models = role.models.as_ref().map_or_else(
                     || "all".to_owned(),
                     |models| models.iter().map(|model| model.as_str()).collect::<Vec<_>>().join(" "),
                 );
-                rows.add_row([role.name.as_str(), &actions_of(role), &models, &role.content.description]);
+                rows.add_row([role.name.as_str(), &actions_of(role), &models, &role.description]);
             }
             print_table(&rows, &format!("no roles of its own; there are {} everywhere", roles.built_in.join(", ")));
         }
@@ -52,5 +52,5 @@ fn roles_path(tenant: &TenantName) -> String {
 }
 
 fn actions_of(role: &CustomRole) -> String {
-    role.content.actions.iter().map(|action| action.as_str()).collect::<Vec<_>>().join(" ")
+    role.actions.iter().map(|action| action.as_str()).collect::<Vec<_>>().join(" ")
 }
