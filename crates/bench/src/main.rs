@@ -14,6 +14,7 @@
 mod admin;
 mod cold;
 mod edges;
+mod encryption;
 mod fairness;
 mod figures;
 mod hostile;
@@ -111,6 +112,8 @@ enum Group {
     Media,
     /// gRPC beside binary HTTP.
     Edges,
+    /// What encryption at rest costs.
+    Encryption,
     /// What the usage ledger costs, and that a killed server loses nothing.
     Ledger,
 }
@@ -198,7 +201,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 12] = [
+    let groups: [(Group, Measure); 13] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -210,6 +213,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Hostile, hostile::measure),
         (Group::Media, media::measure),
         (Group::Edges, edges::measure),
+        (Group::Encryption, encryption::measure),
         (Group::Ledger, ledger::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LedgerTable, LimitsTable, LogTable, QueueTable,
-    SchedulerTable, SlotGroupTable, StoreTable, TlsTable, WorkersTable,
+    AuditTable, CacheTable, Config, EncryptionTable, EngineTable, HttpTable, Key, LedgerTable, LimitsTable, LogTable,
+    QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable, VaultTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -21,9 +21,10 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 11] = [
+    let tables: [(&str, &str, &[Key]); 12] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
+        ("encryption", EncryptionTable::DOC, EncryptionTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
         ("workers", WorkersTable::DOC, WorkersTable::KEYS),
         ("scheduler", SchedulerTable::DOC, SchedulerTable::KEYS),
@@ -39,6 +40,10 @@ pub fn reference() -> String {
         if name == "http" {
             let tls = toml::Table::try_from(TlsTable::default()).unwrap_or_default();
             section(&mut page, Some("http.tls"), TlsTable::DOC, TlsTable::KEYS, Some(&tls));
+        }
+        if name == "encryption" {
+            let vault = toml::Table::try_from(VaultTable::default()).unwrap_or_default();
+            section(&mut page, Some("encryption.vault"), VaultTable::DOC, VaultTable::KEYS, Some(&vault));
         }
         if name == "workers" {
             let group = toml::Table::try_from(SlotGroupTable::default()).unwrap_or_default();
