@@ -55,7 +55,7 @@ fn in_turn(
 ) -> Result<[Duration; 2]> {
     let mut times = [Duration::ZERO; 2];
     let mut order: Vec<_> = servers.iter().zip(&mut times).collect();
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         order.reverse();
     }
     for (server, time) in order {
