@@ -4,6 +4,7 @@
 mod audit;
 mod convert;
 mod document;
+mod encryption;
 mod extract;
 mod keys;
 mod models;
@@ -68,6 +69,12 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(audit::list))
         .routes(routes!(audit::tenant))
         .routes(routes!(audit::verify))
+        .routes(routes!(encryption::show))
+        .routes(routes!(encryption::job))
+        .routes(routes!(encryption::rekey))
+        .routes(routes!(encryption::rotate_master_key))
+        .routes(routes!(encryption::tenant))
+        .routes(routes!(encryption::rotate_tenant_key))
         .routes(routes!(usage::total))
         .routes(routes!(usage::records))
         .routes(routes!(usage::accounts))

@@ -15,6 +15,7 @@ mod admin;
 mod cold;
 mod doors;
 mod edges;
+mod encryption;
 mod fairness;
 mod figures;
 mod hostile;
@@ -115,6 +116,8 @@ enum Group {
     Edges,
     /// What authentication, policy, limits and the ledger cost together.
     Doors,
+    /// What encryption at rest costs.
+    Encryption,
     /// What the usage ledger costs, and that a killed server loses nothing.
     Ledger,
 }
@@ -202,7 +205,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 13] = [
+    let groups: [(Group, Measure); 14] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -215,6 +218,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Media, media::measure),
         (Group::Edges, edges::measure),
         (Group::Doors, doors::measure),
+        (Group::Encryption, encryption::measure),
         (Group::Ledger, ledger::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {

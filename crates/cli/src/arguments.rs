@@ -1,5 +1,6 @@
 //! The command line, declared once: its help is generated from here.
 
+mod encryption;
 mod import;
 mod shares;
 
@@ -11,6 +12,7 @@ use tenantry_load::TenantEntry;
 use tenantry_types::name::NameError;
 use tenantry_types::{Action, KeyId, ModelName, ModelRef, Role, RoleName, TenantName};
 
+pub(crate) use encryption::Encryption as EncryptionCommand;
 pub(crate) use import::Import;
 pub(crate) use shares::{LevelName, LimitName, Limits, Organisation, Policy, PolicyName, TierName};
 
@@ -95,6 +97,9 @@ pub(crate) enum Command {
                       tenantry audit verify\n  tenantry audit export --all > audit.jsonl"
     )]
     Audit(Audit),
+    /// Show how tenants' files are encrypted on the disk; rotate keys and write files anew.
+    #[command(subcommand)]
+    Encryption(EncryptionCommand),
     /// Show, export and check what everybody used.
     #[command(subcommand)]
     Usage(Usage),

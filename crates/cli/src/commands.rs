@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod config;
+pub(crate) mod encryption;
 pub(crate) mod infer;
 pub(crate) mod key;
 pub(crate) mod limits;

@@ -85,6 +85,7 @@ pub(crate) fn run(file: &ConfigFile, json: bool) -> Result<ExitCode> {
         worker(process, &settings),
         data_folder(&settings.data_dir),
         database(&settings),
+        Check::of("master key", master_key(&settings)),
     ];
     checks.push(port("port", settings.http.listen));
     checks.push(port("gRPC port", settings.http.grpc_listen));
@@ -97,6 +98,13 @@ pub(crate) fn run(file: &ConfigFile, json: bool) -> Result<ExitCode> {
         print(&report);
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the master key is there; what it wrapped is looked at when a server starts.
+fn master_key(settings: &Settings) -> Result<String> {
+    let encryption = settings.encryption.open()?;
+    let state = if encryption.is_on { "files are encrypted" } else { "files are not encrypted" };
+    Ok(format!("{state}; kept in: {}", encryption.master_key.kind()))
 }
 
 fn print(report: &Report) {

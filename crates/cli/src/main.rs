@@ -19,7 +19,7 @@ use clap::Parser as _;
 use crate::arguments::{Arguments, Command};
 use crate::client::{Client, Trust};
 use crate::commands::{
-    audit, bench, config, infer, key, model, organisation, policy, role, status, tenant, usage, what_if,
+    audit, bench, config, encryption, infer, key, model, organisation, policy, role, status, tenant, usage, what_if,
 };
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
@@ -51,6 +51,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Role(command) => role::run(&client(), command, global.json)?,
         Command::Model(command) => model::run(&client(), command, global.json)?,
         Command::Audit(command) => return audit::run(&client(), command, global.json),
+        Command::Encryption(command) => return encryption::run(&client(), command, global.json),
         Command::Usage(command) => usage::run(&client(), command, global.json)?,
         Command::Infer(command) => infer::run(&client(), command, global.json)?,
         Command::Bench(command) => bench::run(&global.server, command, global.json)?,

@@ -97,6 +97,11 @@ impl Progress {
         self.add(bar, "", "sending load {bar:28} {percent}%  {msg}")
     }
 
+    /// A bar for so many things.
+    pub(crate) fn count(&self, what: &str, total: u64) -> ProgressBar {
+        self.add(ProgressBar::new(total), what, "{msg:24} {bar:28} {pos}/{len}")
+    }
+
     /// A spinner for something whose end is unknown.
     pub(crate) fn wait(&self, what: &str) -> ProgressBar {
         let bar = self.add(ProgressBar::new_spinner(), what, "{msg:24} {spinner} {elapsed}");

@@ -14,7 +14,7 @@ use tenantry_api::{BindError, Listeners, Tls};
 use tenantry_jail::{Barriers, Exits, Spawner};
 use tenantry_node::{Node, NodeConfig};
 use tenantry_sched::{SlotGroup, Tuning};
-use tenantry_server::config::{Config, Settings};
+use tenantry_server::config::{Config, EncryptionSettings, MasterKeySettings, Settings};
 use tenantry_server::{Server, ServerConfig};
 use tenantry_store::{Store, StoreConfig};
 use tenantry_types::model::ModelLimits;
@@ -79,6 +79,8 @@ impl Process {
         let worker_binary = programs::worker_binary(settings.workers.binary.as_deref())?;
         let (spawner, exits) = Spawner::start(&worker_binary)
             .with_context(|| format!("the spawner did not start from {}", worker_binary.display()))?;
+        // After the spawner, which is another program: what this process holds of keys is in no file that a crash leaves.
+        tenantry_jail::forbid_core_dumps().context("core dumps cannot be turned off")?;
         Ok(Self { spawner, exits, library, worker_binary, record_arrivals: None, record_decisions: None })
     }
 
@@ -166,9 +168,11 @@ impl Running {
             let addresses = (listeners.address()?, listeners.grpc_address()?, listeners.metrics_address()?);
             let store_config =
                 StoreConfig { database_url: settings.database_url.clone(), data_dir: settings.data_dir.clone() };
-            let store = Store::open(&store_config)
+            let encryption = settings.encryption.open().context("encryption at rest")?;
+            let store = Store::open_encrypted(&store_config, encryption)
                 .await
                 .with_context(|| format!("the store in {}", settings.data_dir.display()))?;
+            tell_of_encryption(&store, &settings.encryption).await?;
             let node = process.start_node(&settings)?;
             // A library that does not load is the operator's to hear of now, not the first tenant's.
             let engine = node.probe().await?;
@@ -243,6 +247,26 @@ fn with_hint(error: BindError) -> anyhow::Error {
         _ => "",
     };
     anyhow::anyhow!("{error}{hint}")
+}
+
+/// Says where the master key is, as long as the log is read by somebody who may do something about it.
+async fn tell_of_encryption(store: &Store, settings: &EncryptionSettings) -> Result<()> {
+    let now = store.encryption().await.context("encryption at rest")?;
+    let (keeper, master_key) = (now.kind, now.master_key.as_deref().unwrap_or("none yet"));
+    if !now.is_on {
+        tracing::warn!(keeper, master_key, data_keys = now.data_keys, "files are not encrypted; see `[encryption]`");
+        return Ok(());
+    }
+    let advice = match &settings.master_key {
+        MasterKeySettings::File { is_beside: true, .. } => {
+            "the master key is a file in the data folder, beside what it protects: keep a copy of it elsewhere, and name a place \
+             outside the folder in `encryption.key_file` if copies of the folder leave this machine"
+        }
+        MasterKeySettings::File { .. } => "the master key is a file: keep a copy of it elsewhere",
+        MasterKeySettings::Environment(_) | MasterKeySettings::Vault { .. } => "",
+    };
+    tracing::info!(keeper, master_key, data_keys = now.data_keys, advice, "files are encrypted");
+    Ok(())
 }
 
 /// Reads the certificate again at every SIGHUP.

@@ -20,6 +20,7 @@
 mod cgroup;
 mod child;
 mod clone;
+mod dumps;
 mod exits;
 mod layers;
 mod lockdown;
@@ -32,6 +33,7 @@ mod spawner;
 mod worker;
 
 pub use cgroup::{DEFAULT_CPU_WEIGHT, GroupLimits};
+pub use dumps::forbid_core_dumps;
 pub use exits::{Exit, ExitKind, Exits, ExitsError};
 pub use layers::{Barriers, Layer, Layers};
 pub use lockdown::{LockdownError, lock_down};

@@ -1,6 +1,7 @@
 //! The books of the node's workers and replicas: who is there, and in which part of its life.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,6 +56,9 @@ pub(crate) struct ReplicaRecord {
     pub(crate) state: Stage,
     pub(crate) load_time: Option<Duration>,
     pub(crate) resident_bytes: u64,
+    /// What its worker uses in place, where that is memory: whoever loads the same while it is held gets the same memory.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(crate) files: Vec<Arc<File>>,
 }
 
 impl Fleet {

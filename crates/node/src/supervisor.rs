@@ -38,8 +38,8 @@ const MAX_EARLY_EXITS: usize = 1024;
 pub struct ModelFile {
     /// The name inside the model; the first file of a model is the model itself.
     pub name: String,
-    /// Read-only.
-    pub file: File,
+    /// Read-only. Held as long as a worker uses the bytes in place, so that another that loads the same file shares them.
+    pub file: Arc<File>,
     /// Its length.
     pub bytes: u64,
 }
@@ -53,6 +53,16 @@ pub struct ModelFiles {
     pub files: Vec<ModelFile>,
     /// How to run it.
     pub options: EngineOptions,
+}
+
+/// The files that a worker keeps mapped once it has loaded them: all of an optimised form, and the external data of a model as
+/// uploaded, which itself is read and let go.
+fn in_place(model: &ModelFiles) -> Vec<Arc<File>> {
+    let read = match model.form {
+        ModelForm::Source => 1,
+        ModelForm::Optimised => 0,
+    };
+    model.files.iter().skip(read).map(|file| Arc::clone(&file.file)).collect()
 }
 
 impl Node {
@@ -104,6 +114,7 @@ impl Node {
                 return replica;
             }
             record.empty_since = None;
+            let files = in_place(&model);
             placement.counters.replicas.fetch_add(1, Ordering::AcqRel);
             let record = ReplicaRecord {
                 placement: Arc::clone(&placement),
@@ -111,6 +122,7 @@ impl Node {
                 state: Stage::Coming,
                 load_time: None,
                 resident_bytes: 0,
+                files,
             };
             let known = fleet.load_times.get(&record.placement.spec.version).copied();
             fleet.replicas.insert(replica, record);

@@ -69,7 +69,7 @@ fn file(bytes: &[u8]) -> ModelFile {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();
-    ModelFile { name: "model.onnx".to_owned(), file, bytes: bytes.len() as u64 }
+    ModelFile { name: "model.onnx".to_owned(), file: Arc::new(file), bytes: bytes.len() as u64 }
 }
 
 async fn until<T>(node: &Arc<Node>, what: &str, mut done: impl FnMut(&Arc<Node>) -> Option<T>) -> T {

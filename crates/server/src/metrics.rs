@@ -109,6 +109,7 @@ pub(crate) struct Gauges {
     pub(crate) running_batches: Gauge,
     pub(crate) slots: Gauge,
     pub(crate) cache_bytes: Gauge,
+    pub(crate) clear_bytes: Gauge,
     pub(crate) registering: Gauge,
     pub(crate) isolation_level: Gauge,
     pub(crate) isolation_minimum: Gauge,
@@ -177,6 +178,7 @@ impl Metrics {
             cache_evicted_bytes.clone(),
         );
         registry.register("cache_bytes", "Answers kept to be given again", gauges.cache_bytes.clone());
+        registry.register("clear_bytes", "Decrypted files of models in memory, each once", gauges.clear_bytes.clone());
         registry.register("registrations", "Finished registrations by outcome", registrations.clone());
         registry.register("workers", "Worker processes", gauges.workers.clone());
         registry.register("replicas", "Loaded versions", gauges.replicas.clone());

@@ -187,7 +187,7 @@ impl Server {
             return None;
         }
         let file = match self.store.open_optimised(owner, optimised).await {
-            Ok(file) => file,
+            Ok(file) => file.into_shared(),
             Err(error) => {
                 tracing::warn!(
                     model = servable.spec.name,
@@ -208,7 +208,7 @@ impl Server {
     pub(crate) async fn open_files(&self, owner: TenantId, files: &[StoredFile]) -> Result<Vec<ModelFile>, ReadError> {
         let mut opened = Vec::with_capacity(files.len());
         for stored in files {
-            let file = self.store.open_artefact(owner, stored.digest).await?;
+            let file = self.store.open_artefact(owner, stored.digest).await?.into_shared();
             opened.push(ModelFile { name: stored.name.clone(), file, bytes: stored.bytes });
         }
         Ok(opened)

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+use crate::admin::EncryptionJob;
 use crate::audit::{PendingIncidents, Refusals};
 use crate::auth::Access;
 use crate::bootstrap::BootstrapError;
@@ -108,6 +109,8 @@ pub struct Server {
     refreshing: tokio::sync::Mutex<()>,
     /// The node's incidents on their way into the audit trail; held by whoever writes them.
     pub(crate) incidents: tokio::sync::Mutex<PendingIncidents>,
+    /// The rotation or rekey that runs, or the last one.
+    pub(crate) encryption_job: watch::Sender<Option<EncryptionJob>>,
     /// Held by whoever verifies the audit trail.
     pub(crate) verifying: tokio::sync::Mutex<()>,
     /// Refused accesses on their way into it.
@@ -166,6 +169,7 @@ impl Server {
             load: Arc::default(),
             refreshing: tokio::sync::Mutex::default(),
             incidents: tokio::sync::Mutex::default(),
+            encryption_job: watch::Sender::new(None),
             verifying: tokio::sync::Mutex::default(),
             refusals: Refusals::default(),
             stale: Notify::new(),
@@ -329,6 +333,7 @@ impl Server {
         gauges.running_batches.set(whole(stats.running_batches));
         gauges.slots.set(i64::from(stats.slots));
         gauges.cache_bytes.set(whole(self.cache.bytes()));
+        gauges.clear_bytes.set(whole(self.store.clear_bytes().0));
         gauges.registering.set(whole(registration::waiting(&self.routing.load()).len() as u64));
         let isolation = self.node.isolation();
         gauges.isolation_level.set(isolation.level() as i64);
@@ -485,7 +490,7 @@ impl Server {
 }
 
 /// Runs a task until the server ends.
-fn until_ended(
+pub(crate) fn until_ended(
     server: &Server,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {

@@ -44,6 +44,8 @@ impl Kind {
                 // A commit is on the disk when it is acknowledged; in WAL mode the weaker NORMAL would not say so.
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",
+                // What is deleted is overwritten: a tenant's wrapped keys are to be gone with their row.
+                "PRAGMA secure_delete = ON",
                 // 1 MiB a connection instead of 2: the catalogue is read whole and rarely.
                 "PRAGMA cache_size = -1024",
             ],
@@ -64,6 +66,7 @@ impl Kind {
 
 #[derive(Debug)]
 pub(crate) struct Database {
+    kind: Kind,
     reader: AnyPool,
     /// INVARIANT: at most one connection, so that writers of this process queue here, first come, first served, and not
     /// on the database's lock.
@@ -91,7 +94,7 @@ impl Database {
         let writer = pool(1, None).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
         let reader = pool(READERS, Some(kind.reading_session())).connect_with(options).await?;
-        Ok(Self { reader, writer })
+        Ok(Self { kind, reader, writer })
     }
 
     /// One snapshot of everything.
@@ -113,6 +116,17 @@ impl Database {
     /// A transaction that only adds to, or takes from, what no revision counts. Its first statement must write.
     pub(crate) async fn append(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         self.writer.begin().await
+    }
+
+    /// Sees to it that what was deleted is not in the database's files any more, as far as that is in our hands: SQLite keeps
+    /// earlier pages in its log until that is folded into the file. Postgres does the same at its own time (VACUUM).
+    pub(crate) async fn forget_deleted(&self) {
+        if self.kind == Kind::Sqlite
+            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await
+        {
+            // A reader that is busy keeps it; the next one does it.
+            tracing::debug!(%error, "the database's log was not folded into its file");
+        }
     }
 
     pub(crate) async fn close(&self) {

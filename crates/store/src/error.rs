@@ -6,6 +6,9 @@ use std::io;
 
 use tenantry_types::{ErrorCode, ServiceError};
 
+use crate::master::MasterKeyError;
+use crate::seal::SealError;
+
 /// Why a store could not be opened. For the operator, who can act on it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -38,6 +41,9 @@ pub enum OpenError {
     /// The artefacts cannot be reached.
     #[error("cannot open the artefacts in the data folder")]
     Artefacts(#[from] object_store::Error),
+    /// The master key is not there, or another one.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
     /// The first read failed.
     #[error("cannot read what the database holds")]
     Read(#[from] ReadError),
@@ -70,6 +76,8 @@ pub enum Thing {
     Audit,
     /// A record of the usage ledger.
     Usage,
+    /// A key of a tenant's files.
+    DataKey,
 }
 
 impl fmt::Display for Thing {
@@ -87,6 +95,7 @@ impl fmt::Display for Thing {
             Self::Artefact => "artefact",
             Self::Audit => "audit record",
             Self::Usage => "usage record",
+            Self::DataKey => "data key",
         })
     }
 }
@@ -103,6 +112,9 @@ pub enum BackendError {
     /// The system.
     #[error("the system failed")]
     System(#[from] io::Error),
+    /// The master key.
+    #[error("a tenant's data key cannot be had")]
+    MasterKey(#[source] MasterKeyError),
 }
 
 /// Why something could not be read.
@@ -125,6 +137,9 @@ pub enum ReadError {
         /// Which column.
         column: &'static str,
     },
+    /// Our fault, or that of whoever wrote to the disk: an encrypted file is not what was written. Trying again does not help.
+    #[error("a file is damaged and cannot be decrypted; upload it again")]
+    Sealed(#[source] SealError),
     /// The machine's fault: try again later.
     #[error("the registry cannot be read now; try again")]
     Unavailable(#[source] BackendError),
@@ -206,6 +221,25 @@ impl From<sqlx::Error> for WriteError {
     }
 }
 
+impl From<SealError> for ReadError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Io(error) => Self::Unavailable(error.into()),
+            error => Self::Sealed(error),
+        }
+    }
+}
+
+impl From<SealError> for UploadError {
+    fn from(error: SealError) -> Self {
+        let source = match error {
+            SealError::Io(error) => error,
+            error => io::Error::other(error),
+        };
+        Self::Unavailable(source.into())
+    }
+}
+
 impl From<object_store::Error> for WriteError {
     fn from(error: object_store::Error) -> Self {
         Self::Unavailable(error.into())
@@ -218,6 +252,7 @@ impl From<ReadError> for WriteError {
             ReadError::NotFound(thing) => Self::NotFound(thing),
             ReadError::Damaged { thing, column } => Self::Damaged { thing, column },
             ReadError::Unavailable(source) => Self::Unavailable(source),
+            ReadError::Sealed(error) => Self::Unavailable(io::Error::other(error).into()),
             error @ ReadError::SearchTooLong { .. } => Self::Invalid(error.to_string()),
         }
     }
@@ -241,7 +276,7 @@ impl ReadError {
         match self {
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::SearchTooLong { .. } => ErrorCode::InvalidArgument,
-            Self::Damaged { .. } => ErrorCode::Internal,
+            Self::Damaged { .. } | Self::Sealed(_) => ErrorCode::Internal,
             Self::Unavailable(_) => ErrorCode::Unavailable,
         }
     }

@@ -10,6 +10,8 @@
 //! - **`kill -9` at any moment** loses nothing acknowledged and shows nothing half. Rows change in transactions that reach
 //!   the disk before they are acknowledged. A file is written aside, synced, and renamed to its address, which is its
 //!   owner and digest; a row that names it is written only afterwards. What a kill leaves over is unreferenced and swept.
+//! - **Nothing of a tenant's files is on the disk in the clear** where the store has a master key ([`Encryption`]): they are
+//!   sealed while they arrive, under keys of their owner's own, and decrypted into sealed memory only (module `seal`).
 //! - **No clock in the writes.** `now_ms` is an argument wherever a time is kept.
 #![forbid(unsafe_code)]
 
@@ -17,17 +19,21 @@ mod artefacts;
 mod audit;
 mod catalogue;
 mod check;
+mod data_keys;
 mod database;
 mod deployments;
 mod error;
 mod keys;
 mod ledger;
 pub mod limits;
+pub mod master;
 mod models;
 mod open;
 mod records;
+mod rekey;
 mod roles;
 mod rows;
+mod seal;
 mod secret;
 mod shares;
 mod sweep;
@@ -36,6 +42,7 @@ mod versions;
 
 pub use artefacts::Upload;
 pub use audit::{AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification};
+pub use data_keys::{Encryption, KeyGeneration};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use ledger::{
     Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,
@@ -46,5 +53,8 @@ pub use records::{
     NewVersion, Optimised, Organisation, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
     TenantMinimumChange, Version, VersionState,
 };
+pub use rekey::{EncryptionSummary, Rekeyed, SealedFiles};
+pub use seal::SealError;
+pub use seal::memory::OpenFile;
 pub use secret::KeySecret;
 pub use tenantry_types::Role;

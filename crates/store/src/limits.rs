@@ -58,6 +58,10 @@ pub const MAX_AUDIT_PAGE: u32 = 1_000;
 pub const MAX_USAGE_PAGE: u32 = 1_000;
 /// How long an artefact nothing refers to is kept for the version that is to be made from it, milliseconds.
 pub const UNREFERENCED_MS: i64 = 24 * 60 * 60 * 1_000;
+/// The most generations of a tenant's data keys at one time.
+pub const MAX_KEY_GENERATIONS: usize = 64;
+/// The most data keys that are kept unwrapped in memory.
+pub const MAX_CACHED_DATA_KEYS: usize = 4_096;
 /// The longest an answer may be kept to be given again, milliseconds: one day.
 pub const MAX_CACHE_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How long an idle replica of a new deployment stays loaded, milliseconds.

@@ -10,9 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use object_store::local::LocalFileSystem;
 use tokio::sync::{RwLock, Semaphore};
 
+use crate::artefacts::ClearFiles;
 use crate::audit::AuditEntry;
+use crate::data_keys::{DataKeys, Encryption};
 use crate::database::{Database, Write};
-use crate::{OpenError, WriteError, audit, limits};
+use crate::{BackendError, OpenError, ReadError, WriteError, audit, limits};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "store-identity";
@@ -47,16 +49,32 @@ pub(crate) struct Inner {
     /// is never removed between the check that it exists and the row that names it.
     pub(crate) removal: RwLock<()>,
     pub(crate) uploads: Arc<Semaphore>,
+    /// Absent in a store that was opened without a master key.
+    pub(crate) data_keys: Option<DataKeys>,
+    pub(crate) clear: ClearFiles,
     /// Locked for as long as this lives; the system lets go of it even when the process is killed.
     _lock: File,
 }
 
 impl Store {
+    /// Opens the store without a master key: files are written as they are, and those that are encrypted cannot be read.
+    ///
+    /// # Errors
+    /// As [`Store::open_encrypted`].
+    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+        Self::open_with(config, None).await
+    }
+
     /// Opens the store, creating or migrating what is missing, and removes what an earlier process left unfinished.
     ///
     /// # Errors
-    /// See [`OpenError`]. Nothing was changed if the folder is in use or belongs to another database.
-    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+    /// See [`OpenError`]. Nothing was changed if the folder is in use, belongs to another database, or the master key is not
+    /// the one that wrapped the tenants' keys.
+    pub async fn open_encrypted(config: &StoreConfig, encryption: Encryption) -> Result<Self, OpenError> {
+        Self::open_with(config, Some(encryption)).await
+    }
+
+    async fn open_with(config: &StoreConfig, encryption: Option<Encryption>) -> Result<Self, OpenError> {
         let folder = config.data_dir.clone();
         let (folder, lock) = blocking(move || prepare_folder(&folder)).await?;
         let url = match &config.database_url {
@@ -72,9 +90,15 @@ impl Store {
             artefacts,
             removal: RwLock::new(()),
             uploads: Arc::new(Semaphore::new(limits::MAX_UPLOADS)),
+            data_keys: encryption.map(DataKeys::new),
+            clear: ClearFiles::default(),
             _lock: lock,
         };
         let store = Self { inner: Arc::new(inner), audit: None };
+        match store.check_master_key().await {
+            Err(ReadError::Unavailable(BackendError::MasterKey(error))) => return Err(error.into()),
+            other => other?,
+        }
         let swept = store.sweep(unix_ms()).await?;
         if swept.files > 0 {
             tracing::info!(files = swept.files, bytes = swept.bytes, "removed artefacts nothing refers to");
@@ -230,8 +254,8 @@ pub(crate) fn id_parts(now_ms: i64) -> Result<(u64, [u8; 10]), WriteError> {
     Ok((u64::try_from(now_ms).unwrap_or(0), random))
 }
 
-/// The wall clock. Only opening reads it, to tell how old a left-over file is.
-fn unix_ms() -> i64 {
+/// The wall clock. Only opening reads it, to tell how old a left-over file is, and who makes a tenant's first data key.
+pub(crate) fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

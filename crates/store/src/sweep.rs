@@ -8,10 +8,11 @@ use object_store::{ObjectMeta, ObjectStore as _};
 use sqlx::AnyConnection;
 use tenantry_types::{Digest, TenantId};
 
-use crate::artefacts::FilePath;
+use crate::artefacts::{FilePath, Form};
 use crate::limits::UNREFERENCED_MS;
 use crate::open::{ARTEFACTS, OPTIMISED};
 use crate::records::Swept;
+use crate::seal::format::content_bytes;
 use crate::{BackendError, ReadError, Store, Thing};
 
 impl Store {
@@ -51,11 +52,11 @@ impl Store {
         drop(snapshot);
         let is_left_over = |file: &ObjectMeta| {
             let is_old = now_ms.saturating_sub(file.last_modified.timestamp_millis()) > UNREFERENCED_MS;
-            is_gone || (is_old && !referenced.contains(&file.location))
+            is_gone || (is_old && !referenced.contains(&FilePath::found(&file.location).0))
         };
         let left_over: Vec<ObjectMeta> = files.into_iter().filter(is_left_over).collect();
         swept.files += left_over.len() as u64;
-        swept.bytes += left_over.iter().map(|file| file.size).sum::<u64>();
+        swept.bytes += left_over.iter().map(bytes).sum::<u64>();
         self.remove(left_over.into_iter().map(|file| file.location).collect()).await.map_err(unavailable)
     }
 
@@ -63,14 +64,14 @@ impl Store {
     /// model wants its bytes gone. The caller holds the removal lock alone and has committed.
     pub(crate) async fn remove_unreferenced(&self, owner: TenantId, files: Vec<FilePath>) -> Result<(), ReadError> {
         let referenced = referenced(&mut *self.inner.database.read().await?, owner).await?;
-        let unreferenced: HashSet<Path> =
-            files.into_iter().map(|file| file.0).filter(|file| !referenced.contains(file)).collect();
-        self.remove(unreferenced.into_iter().collect()).await.map_err(unavailable)
+        let unreferenced: HashSet<FilePath> = files.into_iter().filter(|file| !referenced.contains(file)).collect();
+        let places = unreferenced.iter().flat_map(|file| [file.at(Form::Sealed), file.at(Form::Plain)]);
+        self.remove(places.collect()).await.map_err(unavailable)
     }
 }
 
 /// The addresses of all files an owner's versions refer to.
-async fn referenced(connection: &mut AnyConnection, owner: TenantId) -> Result<HashSet<Path>, ReadError> {
+async fn referenced(connection: &mut AnyConnection, owner: TenantId) -> Result<HashSet<FilePath>, ReadError> {
     let damaged = |column| move |_| ReadError::Damaged { thing: Thing::Version, column };
     let mut addresses = HashSet::new();
     let digests: Vec<String> = sqlx::query_scalar(
@@ -82,7 +83,7 @@ async fn referenced(connection: &mut AnyConnection, owner: TenantId) -> Result<H
     .await?;
     for digest in digests {
         let digest: Digest = digest.parse().map_err(damaged("digest"))?;
-        addresses.insert(FilePath::artefact(owner, digest).0);
+        addresses.insert(FilePath::artefact(owner, digest));
     }
     let forms: Vec<(String, String)> = sqlx::query_as(
         "SELECT v.optimised_key, v.optimised_digest FROM versions v JOIN models m ON m.id = v.model_id
@@ -93,9 +94,17 @@ async fn referenced(connection: &mut AnyConnection, owner: TenantId) -> Result<H
     .await?;
     for (key, digest) in forms {
         let digest: Digest = digest.parse().map_err(damaged("optimised_digest"))?;
-        addresses.insert(FilePath::optimised(owner, &key, digest).0);
+        addresses.insert(FilePath::optimised(owner, &key, digest));
     }
     Ok(addresses)
+}
+
+/// The length of a file's content.
+fn bytes(file: &ObjectMeta) -> u64 {
+    match FilePath::found(&file.location).1 {
+        Form::Sealed => content_bytes(file.size).unwrap_or(file.size),
+        Form::Plain => file.size,
+    }
 }
 
 fn unavailable(error: object_store::Error) -> ReadError {

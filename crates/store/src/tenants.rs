@@ -83,12 +83,13 @@ impl Store {
         Ok(tenant)
     }
 
-    /// Deletes a tenant with its keys, models, versions, deployments and artefacts.
+    /// Deletes a tenant with its keys, models, versions, deployments and artefacts. Its data keys go in the same transaction,
+    /// and with them every copy of its files that lies elsewhere.
     ///
     /// When this returns, all of it is gone. If the process dies before, either nothing is gone or the rows are, and the
     /// files follow when the store is opened again.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<(), WriteError> {
-        let _alone = self.inner.removal.write().await;
+        let alone = self.inner.removal.write().await;
         let mut write = self.write().await?;
         // Aliases refer to versions without a cascade, so they go before what they name.
         sqlx::query("DELETE FROM aliases WHERE model_id IN (SELECT id FROM models WHERE owner_id = $1)")
@@ -100,13 +101,22 @@ impl Store {
             .bind(id.to_string())
             .execute(write.connection())
             .await?;
+        sqlx::query("DELETE FROM data_keys WHERE tenant_id = $1")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
         let deleted =
             sqlx::query("DELETE FROM tenants WHERE id = $1").bind(id.to_string()).execute(write.connection()).await?;
         if deleted.rows_affected() == 0 {
             return Err(WriteError::NotFound(Thing::Tenant));
         }
         write.commit().await?;
+        if let Some(keys) = &self.inner.data_keys {
+            keys.forget(id);
+        }
         self.remove_files_of(id).await?;
+        drop(alone);
+        self.inner.database.forget_deleted().await;
         Ok(())
     }
 }

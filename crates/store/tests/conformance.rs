@@ -1,4 +1,4 @@
-//! One suite of what the store promises, run on SQLite and on a Postgres cluster of its own.
+//! One suite of what the store promises, run on SQLite, with files encrypted and not, and on a Postgres cluster of its own.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "conformance/artefacts.rs"]
@@ -7,6 +7,8 @@ mod artefacts;
 mod audit;
 #[path = "conformance/catalogue.rs"]
 mod catalogue;
+#[path = "conformance/encryption.rs"]
+mod encryption;
 #[path = "conformance/opening.rs"]
 mod opening;
 #[path = "conformance/registry.rs"]
@@ -73,6 +75,16 @@ const CASES: &[(&str, Case)] = cases![
     artefacts::optimised_forms_never_replace_each_other,
     artefacts::optimised_forms_of_one_key_are_kept_once,
     artefacts::uploads_are_bounded,
+    encryption::leaves_nothing_of_a_file_on_the_disk_in_the_clear,
+    encryption::makes_one_first_key_however_many_begin,
+    encryption::follows_a_tenants_new_key_while_files_are_written,
+    encryption::reads_what_was_there_before_and_encrypts_it,
+    encryption::refuses_files_that_were_moved_changed_or_put_back,
+    encryption::ends_with_the_tenant,
+    encryption::refuses_another_master_key,
+    encryption::follows_a_new_master_key,
+    encryption::holds_a_decrypted_file_once_and_only_while_it_is_used,
+    encryption::can_be_left_off,
     audit::is_written_with_what_it_tells_of_or_not_at_all,
     audit::is_read_newest_first_by_tenant_time_and_page,
     audit::is_bounded_in_size_number_and_age,
@@ -108,7 +120,12 @@ async fn run(backend: Backend) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite() {
-    run(Backend::Sqlite).await;
+    run(Backend::sqlite(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_encrypted() {
+    run(Backend::sqlite(true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

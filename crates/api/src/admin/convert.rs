@@ -1,5 +1,6 @@
 //! Between the server's values and the JSON of the API. Nothing is decided here.
 
+mod encryption;
 mod isolation;
 mod share;
 pub(super) mod usage;

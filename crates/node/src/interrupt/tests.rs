@@ -78,7 +78,7 @@ impl Bed {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         file.rewind().unwrap();
-        let file = ModelFile { name: "model.onnx".to_owned(), file, bytes: bytes.len() as u64 };
+        let file = ModelFile { name: "model.onnx".to_owned(), file: Arc::new(file), bytes: bytes.len() as u64 };
         let options = EngineOptions::default();
         let files = ModelFiles { form: ModelForm::Source, files: vec![file], options };
         let replica = self.node.load(worker, self.placement, files);

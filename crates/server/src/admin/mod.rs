@@ -5,6 +5,7 @@
 mod aliases;
 mod audit;
 mod deployments;
+mod encryption;
 mod info;
 mod keys;
 mod models;
@@ -18,6 +19,7 @@ mod uploads;
 mod usage;
 mod versions;
 
+pub use encryption::{EncryptionInfo, EncryptionJob, EncryptionJobKind, EncryptionJobState, TenantEncryption};
 pub use info::{
     AliasInfo, ArtefactInfo, AuditActorInfo, AuditIds, AuditInfo, AuditQuery, CreatedKey, DeploymentChange,
     DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo, ModelQuery, NewKey, NewVersion, OrganisationInfo,
@@ -25,7 +27,7 @@ pub use info::{
     VersionInfo, VersionState, WorkerInfo,
 };
 pub use tenantry_store::{AuditFault, AuditFaultKind, AuditVerification};
-pub use tenantry_store::{BootAccount, UsageGroup};
+pub use tenantry_store::{BootAccount, KeyGeneration, UsageGroup};
 pub use uploads::Upload;
 pub use usage::{UsageAsk, UsageInfo, UsageRecordInfo};
 

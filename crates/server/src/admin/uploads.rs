@@ -1,10 +1,9 @@
 //! Uploads: bytes on their way to an artefact, and archives on their way to files.
 
-use std::fs::File;
 use std::io::Read;
 
 use bytes::Bytes;
-use tenantry_store::{Store, StoredFile, UploadError};
+use tenantry_store::{OpenFile, Store, StoredFile, UploadError};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 use tenantry_types::{Action, Digest, ErrorCode, ServiceError, TenantId, TenantName};
 
@@ -105,7 +104,7 @@ impl Server {
 }
 
 fn unpack(
-    file: File,
+    file: OpenFile,
     limits: ArchiveLimits,
     keep: impl Fn(&mut dyn Read) -> Result<tenantry_store::Artefact, UploadError>,
 ) -> Result<Vec<StoredFile>, ServiceError> {

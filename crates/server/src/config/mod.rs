@@ -1,6 +1,7 @@
 //! Configuration in two types: [`Config`] as written in TOML, with units and without unknown keys, and [`Settings`]
 //! as meant, checked against each other. The reference page is generated from the same declarations ([`reference()`]).
 
+mod encryption;
 mod identity;
 mod reference;
 mod settings;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_node::{Layer, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
+pub use encryption::{EncryptionSettings, MasterKeyPlace, MasterKeySettings};
 pub(crate) use identity::is_fit_to_fetch;
 pub use identity::{IdentitySettings, IssuerSettings, TokenSettings};
 pub use reference::reference;
@@ -114,6 +116,42 @@ table! {
         database_url: Option<String> = None;
         /// The largest uploaded model, and the largest total of an unpacked archive.
         max_model: ByteSize = ByteSize(tenantry_types::limits::DEFAULT_MAX_MODEL_BYTES);
+    }
+}
+
+table! {
+    /// Encryption of tenants' files on the disk. Each tenant has keys of its own, which a master key wraps; docs/security.md says what that protects.
+    EncryptionTable {
+        /// Whether files that are written from now on are encrypted. Those that are stay readable either way, with their master key.
+        enabled: bool = true;
+        /// What keeps the master key: "file", "environment" or "vault".
+        master_key: MasterKeyPlace = MasterKeyPlace::File;
+        /// The file, for "file": made when it is first needed, with access for its owner only; absent: `master-key` in `data_dir`. Name one elsewhere, so that a copy of the data folder is of no use without it, and keep a copy of it.
+        key_file: Option<PathBuf> = None;
+        /// The variable, for "environment": one key, or several separated by commas, of which the first wraps. `tenantry encryption new-key` prints one.
+        key_variable: String = "TENANTRY_MASTER_KEY".to_owned();
+        /// HashiCorp Vault or OpenBao, for "vault": see `[encryption.vault]`.
+        vault: VaultTable = VaultTable::default();
+    }
+}
+
+table! {
+    /// A master key of the transit engine of HashiCorp Vault or OpenBao, which never leaves it.
+    VaultTable {
+        /// Where it is, such as "https://vault.example.com:8200"; plain http only on this machine. No other address is asked: redirects are not followed.
+        address: Option<String> = None;
+        /// Where the transit engine is mounted.
+        mount: String = "transit".to_owned();
+        /// The key's name. It must be there, and should be of type aes256-gcm96.
+        key: String = "tenantry".to_owned();
+        /// The file of a token that may encrypt and decrypt with the key and read it; read anew for each call. To rotate it from here it must be allowed that, too.
+        token_file: Option<PathBuf> = None;
+        /// The namespace, where there are several.
+        namespace: Option<String> = None;
+        /// The file of the authorities, in PEM form, that sign its certificate; absent: the public ones.
+        ca: Option<PathBuf> = None;
+        /// How long a call may take.
+        timeout: Span = Span::secs(10);
     }
 }
 
@@ -336,6 +374,8 @@ pub struct Config {
     pub http: HttpTable,
     /// Where durable state lives.
     pub store: StoreTable,
+    /// Encryption of tenants' files on the disk.
+    pub encryption: EncryptionTable,
     /// The library that computes.
     pub engine: EngineTable,
     /// The worker processes.
@@ -364,6 +404,7 @@ impl Default for Config {
             data_dir: PathBuf::from("tenantry-data"),
             http: HttpTable::default(),
             store: StoreTable::default(),
+            encryption: EncryptionTable::default(),
             engine: EngineTable::default(),
             workers: WorkersTable::default(),
             scheduler: SchedulerTable::default(),

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, CacheTable, Config, EngineTable, HttpTable, IdentityTable, IssuerTable, Key, LedgerTable, LimitsTable,
-    LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable, TokensTable, WorkersTable,
+    AuditTable, CacheTable, Config, EncryptionTable, EngineTable, HttpTable, IdentityTable, IssuerTable, Key,
+    LedgerTable, LimitsTable, LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable, TokensTable,
+    VaultTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -21,9 +22,10 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 12] = [
+    let tables: [(&str, &str, &[Key]); 13] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
+        ("encryption", EncryptionTable::DOC, EncryptionTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
         ("workers", WorkersTable::DOC, WorkersTable::KEYS),
         ("scheduler", SchedulerTable::DOC, SchedulerTable::KEYS),
@@ -46,6 +48,10 @@ pub fn reference() -> String {
             section(&mut page, Some("[identity.issuer]"), IssuerTable::DOC, IssuerTable::KEYS, Some(&issuer));
             let tokens = toml::Table::try_from(TokensTable::default()).unwrap_or_default();
             section(&mut page, Some("identity.tokens"), TokensTable::DOC, TokensTable::KEYS, Some(&tokens));
+        }
+        if name == "encryption" {
+            let vault = toml::Table::try_from(VaultTable::default()).unwrap_or_default();
+            section(&mut page, Some("encryption.vault"), VaultTable::DOC, VaultTable::KEYS, Some(&vault));
         }
         if name == "workers" {
             let group = toml::Table::try_from(SlotGroupTable::default()).unwrap_or_default();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_node::{Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
+use super::encryption::EncryptionSettings;
 use super::identity::IdentitySettings;
 use super::slots;
 use super::transport::{self, TlsSettings};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `sqlite://` or `postgres://`; absent: a SQLite file in `data_dir`.
     pub database_url: Option<String>,
+    /// Encryption of tenants' files on the disk.
+    pub encryption: EncryptionSettings,
     /// The ONNX Runtime library, when named.
     pub engine_library: Option<PathBuf>,
     /// The edges.
@@ -256,6 +259,7 @@ impl Settings {
         Ok(Self {
             data_dir: config.data_dir.clone(),
             database_url: config.store.database_url.clone(),
+            encryption: EncryptionSettings::from_table(&config.encryption, &config.data_dir)?,
             engine_library: config.engine.library.clone(),
             http: HttpSettings {
                 listen: config.http.listen,

@@ -94,6 +94,31 @@ fn a_table_of_tls_is_whole_or_refused() {
 }
 
 #[test]
+fn the_master_key_is_in_one_place() {
+    let settings = |text: &str| Config::parse(&format!("data_dir = \"/d\"\n{text}")).unwrap().settings();
+    let of = |text: &str| settings(text).unwrap().encryption;
+    let file = |path: &str, is_beside| MasterKeySettings::File { path: path.into(), is_beside };
+    assert_eq!(of(""), EncryptionSettings { is_on: true, master_key: file("/d/master-key", true) });
+    assert!(!of("[encryption]\nenabled = false").is_on);
+    assert_eq!(of("[encryption]\nkey_file = \"/etc/k\"").master_key, file("/etc/k", false));
+    let environment = of("[encryption]\nmaster_key = \"environment\"").master_key;
+    assert_eq!(environment, MasterKeySettings::Environment("TENANTRY_MASTER_KEY".to_owned()));
+    let key = |text: &str| settings(&format!("[encryption]\n{text}")).unwrap_err().key;
+    assert_eq!(key("key_file = \"\""), "encryption.key_file");
+    assert_eq!(key("master_key = \"environment\"\nkey_file = \"/k\""), "encryption.key_file");
+    assert_eq!(key("master_key = \"vault\""), "encryption.vault.address");
+    let vault = "master_key = \"vault\"\n[encryption.vault]\n";
+    assert_eq!(key(&format!("{vault}address = \"http://vault:8200\"")), "encryption.vault.address");
+    assert_eq!(key(&format!("{vault}address = \"https://vault:8200\"")), "encryption.vault.token_file");
+    let whole = format!("{vault}address = \"http://127.0.0.1:8200\"\ntoken_file = \"/t\"\n");
+    assert_eq!(key(&format!("{whole}key = \"a/../b\"")), "encryption.vault.key");
+    let MasterKeySettings::Vault { config, .. } = of(&format!("[encryption]\n{whole}")).master_key else { panic!() };
+    assert_eq!((config.mount.as_str(), config.key.as_str()), ("transit", "tenantry"));
+    assert_eq!(key("[encryption.vault]\naddress = \"https://vault:8200\""), "encryption.vault.address");
+    assert!(Config::parse("[encryption]\nmaster_key = \"kms\"").is_err());
+}
+
+#[test]
 fn slots_follow_the_named_processors() {
     let settings = Config::parse("[workers]\ncpus = [0, 2, 3]").unwrap().settings().unwrap();
     assert_eq!(settings.workers.slots, 3);

@@ -37,6 +37,7 @@ fn the_documented_names_are_there() {
         "tenantry_cache_misses_total{tenant=\"acme\",model=\"platform/magika\"} 1",
         "tenantry_cache_evicted_bytes_total{tenant=\"acme\"} 7",
         "tenantry_cache_bytes 0",
+        "tenantry_clear_bytes 0",
         "tenantry_suspensions_total 0",
         "tenantry_workers 0",
         "tenantry_queued_tasks 0",

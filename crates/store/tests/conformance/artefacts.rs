@@ -27,8 +27,8 @@ pub(crate) async fn are_kept_by_owner_and_digest(backend: Shared) {
     let foreign = store.open_artefact(globex.id, artefact.digest).await.unwrap_err();
     assert!(matches!(foreign, ReadError::NotFound(Thing::Artefact)), "{foreign:?}");
 
-    let mut opened = store.open_artefact(acme.id, artefact.digest).await.unwrap();
-    assert!(opened.write_all(b"x").is_err(), "an artefact is opened for reading only");
+    let opened = store.open_artefact(acme.id, artefact.digest).await.unwrap();
+    assert!((&*opened.into_shared()).write_all(b"x").is_err(), "an artefact is opened for reading only");
     assert_eq!(upload(&store, acme.id, b"bytes").await, artefact);
     let empty = upload(&store, acme.id, b"").await;
     assert_eq!(read(&store, acme.id, empty.digest).await, b"");
@@ -58,7 +58,7 @@ pub(crate) async fn are_visible_whole_or_not_at_all(backend: Shared) {
 
     // Dropped uploads are removed in the background; opening again waits for nothing and still finds the area clear.
     drop(store);
-    let store = Store::open(&place.config).await.unwrap();
+    let store = place.open().await;
     assert_eq!(place.files(), [""; 0]);
     assert_eq!(store.artefact(acme.id, Digest::of(b"0123456789")).await.unwrap(), None);
 }
@@ -94,7 +94,7 @@ pub(crate) async fn go_with_the_last_version_that_refers_to_them(backend: Shared
     assert_eq!(store.artefact(acme.id, digest).await.unwrap(), None);
     assert!(matches!(store.open_optimised(acme.id, &form).await, Err(ReadError::NotFound(Thing::Artefact))));
     // Who had it open still reads it; who owns the same bytes keeps them.
-    assert_eq!(open.metadata().unwrap().len(), 4);
+    assert_eq!(open.len_bytes().unwrap(), 4);
     assert_eq!(store.artefact(globex.id, digest).await.unwrap(), Some(4));
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn nothing_refers_to_are_swept_after_a_day(backend: Shared) {
     std::fs::create_dir(&foreign_folder).unwrap();
     std::fs::write(foreign_folder.join("x"), b"the operator's").unwrap();
 
-    let newest = std::fs::metadata(place.config.data_dir.join(format!("artefacts/{}/{}", acme.id, unused.digest)));
+    let newest = std::fs::metadata(place.path(&format!("artefacts/{}/{}", acme.id, unused.digest)));
     let written = newest.unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
     let written_ms = i64::try_from(written.as_millis()).unwrap();
     assert_eq!(store.sweep(written_ms).await.unwrap(), Swept::default());
@@ -176,7 +176,7 @@ pub(crate) async fn optimised_forms_of_one_key_are_kept_once(backend: Shared) {
     store.open_optimised(acme.id, &form).await.unwrap().read_to_string(&mut found).unwrap();
     assert_eq!(found, "form");
     // One that is lost is not handed on, and one that is not there is not named.
-    let lost = place.config.data_dir.join(format!("optimised/{}/{}/{}", acme.id, Digest::of(b"k"), form.digest));
+    let lost = place.path(&format!("optimised/{}/{}/{}", acme.id, Digest::of(b"k"), form.digest));
     std::fs::remove_file(&lost).unwrap();
     let fourth = finish(&one, "k", b"made again").await;
     assert_eq!(fourth.optimised.unwrap().digest, Digest::of(b"made again"));
