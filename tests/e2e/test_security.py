@@ -64,7 +64,8 @@ class Walls:
         seen = [self.admin.expect("GET", path) for path in [
             "/admin/v1/tenants", "/admin/v1/organisations", "/admin/v1/system/policy", "/admin/v1/tenants/acme/keys",
             "/admin/v1/tenants/acme/models", "/admin/v1/tenants/acme/models/sums", "/admin/v1/tenants/acme/models/sums/versions",
-            "/admin/v1/tenants/acme/models/sums/deployment", "/admin/v1/tenants/acme/shares"]]
+            "/admin/v1/tenants/acme/models/sums/deployment", "/admin/v1/tenants/acme/shares",
+            "/admin/v1/tenants/acme/encryption"]]
         return json.dumps(seen, sort_keys=True)
 
 
