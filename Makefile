@@ -62,7 +62,8 @@ test-isolation: tools ## The escape matrix: what a hostile model might try, behi
 
 test-security: build models venv test-isolation ## Doors, walls and the ledger: the route walk, the escapes, tampering, kills (about eight minutes)
 	$(CARGO) test --release --workspace --test conformance
-	$(PYTHON) -m pytest tests/e2e/test_security.py tests/e2e/test_audit.py tests/e2e/test_usage.py tests/e2e/test_tls.py tests/e2e/test_encryption.py
+	$(CARGO) test --release --workspace --lib -- policies identity auth
+	$(PYTHON) -m pytest tests/e2e/test_security.py tests/e2e/test_identity.py tests/e2e/test_audit.py tests/e2e/test_usage.py tests/e2e/test_tls.py tests/e2e/test_encryption.py
 	target/release/tenantry-bench --only ledger
 
 # The same features as `unit`, so that nothing is built twice.

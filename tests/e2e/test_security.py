@@ -282,7 +282,7 @@ def probe(action, tenant, model, name):
         "usage.export": ("GET", f"{admin}/usage/records", None),
         "audit.read": ("GET", f"{admin}/audit", None),
         "encryption.read": ("GET", f"{admin}/encryption", None),
-        "encryption.write": ("POST", f"{admin}/encryption/rotate", None),
+        "encryption.write": ("POST", f"{admin}/encryption/rotation", None),
         "platform.read": ("GET", "/admin/v1/status", None),
         "platform.write": ("PUT", "/admin/v1/system/policy", {"policy": "fair"}),
     }.get(action)
