@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore as _};
 use tenantry_types::TenantId;
 
-use crate::artefacts::{FilePath, Form, Writer};
+use crate::artefacts::{FilePath, Form, Writer, blocking};
 use crate::open::{ARTEFACTS, OPTIMISED};
 use crate::seal::format::content_bytes;
 use crate::seal::{SealError, Sealed};
@@ -224,7 +224,7 @@ impl Store {
     /// The generation of the key that sealed a file; none if it is not there, sealed.
     async fn generation_of(&self, address: &FilePath) -> Result<Option<u32>, ReadError> {
         match self.open_at(address).await {
-            Ok((file, Form::Sealed)) => Ok(Some(Sealed::read(file)?.generation)),
+            Ok((file, Form::Sealed)) => Ok(Some(blocking(move || Sealed::read(file)).await?.generation)),
             Ok((_, Form::Plain)) | Err(ReadError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use tenantry_store::{OpenFile, Store, StoredFile, UploadError};
+use tenantry_store::{Store, StoredFile, UploadError};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 use tenantry_types::{Action, Digest, ErrorCode, ServiceError, TenantId, TenantName};
 
@@ -87,7 +87,7 @@ impl Server {
             let name = name.ok_or_else(|| ServiceError::invalid("`filename` is no name for a file"))?;
             return Ok(vec![StoredFile { name: name.to_owned(), digest: artefact, bytes }]);
         }
-        let file = self.store.open_artefact(tenant, artefact).await.map_err(storage)?;
+        let file = self.store.read_artefact(tenant, artefact).await.map_err(storage)?;
         let store = self.store.clone();
         let limits = ArchiveLimits { max_files: MAX_ARCHIVE_FILES, max_bytes: self.limits.max_model_bytes };
         let runtime = tokio::runtime::Handle::current();
@@ -104,7 +104,7 @@ impl Server {
 }
 
 fn unpack(
-    file: OpenFile,
+    file: impl Read,
     limits: ArchiveLimits,
     keep: impl Fn(&mut dyn Read) -> Result<tenantry_store::Artefact, UploadError>,
 ) -> Result<Vec<StoredFile>, ServiceError> {

@@ -64,6 +64,9 @@ pub(crate) async fn leaves_nothing_of_a_file_on_the_disk_in_the_clear(backend: S
     assert_eq!(place.raw_files(), expected);
     assert_eq!(store.artefact(acme.id, artefact.digest).await.unwrap(), Some(data.len() as u64));
     assert!(read(&store, acme.id, artefact.digest).await.unwrap() == data);
+    let mut streamed = Vec::new();
+    store.read_artefact(acme.id, artefact.digest).await.unwrap().read_to_end(&mut streamed).unwrap();
+    assert!(streamed == data && store.clear_bytes() == (0, 0), "read without being held in memory");
     let mut read = Vec::new();
     store.open_optimised(acme.id, &form).await.unwrap().read_to_end(&mut read).unwrap();
     assert!(read == data[1..]);
