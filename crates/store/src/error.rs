@@ -68,6 +68,10 @@ pub enum Thing {
     Audit,
     /// A record of the usage ledger.
     Usage,
+    /// A price plan.
+    PricePlan,
+    /// The limits of a tenant by period.
+    Budget,
 }
 
 impl fmt::Display for Thing {
@@ -84,6 +88,8 @@ impl fmt::Display for Thing {
             Self::Artefact => "artefact",
             Self::Audit => "audit record",
             Self::Usage => "usage record",
+            Self::PricePlan => "price plan",
+            Self::Budget => "budget",
         })
     }
 }

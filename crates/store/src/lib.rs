@@ -15,6 +15,7 @@
 
 mod artefacts;
 mod audit;
+mod budgets;
 mod catalogue;
 mod check;
 mod database;
@@ -25,6 +26,7 @@ mod ledger;
 pub mod limits;
 mod models;
 mod open;
+mod prices;
 mod records;
 mod rows;
 mod secret;
@@ -35,11 +37,13 @@ mod versions;
 
 pub use artefacts::Upload;
 pub use audit::{AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification};
+pub use budgets::{BudgetMark, BudgetRecord, UsedIn};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use ledger::{
     Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,
 };
 pub use open::{Store, StoreConfig};
+pub use prices::PlanRecord;
 pub use records::{
     Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
     NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
