@@ -8,6 +8,7 @@ mod extract;
 mod keys;
 mod models;
 mod organisations;
+mod roles;
 mod shares;
 mod system;
 mod tenants;
@@ -47,6 +48,9 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(tenants::show, tenants::update, tenants::delete))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::set, roles::delete))
         .routes(routes!(uploads::create))
         .routes(routes!(models::list))
         .routes(routes!(models::show, models::update, models::delete))

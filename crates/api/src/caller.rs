@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request};
-use tenantry_server::Principal;
+use http::{Extensions, HeaderMap, Request};
+use tenantry_server::{Presented, Principal};
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName};
@@ -30,9 +30,13 @@ impl Caller {
     ///
     /// # Errors
     /// 401.
-    pub(crate) fn of<B>(edge: &Edge, request: &Request<B>, id: RequestId) -> Result<(Self, Principal), ServiceError> {
+    pub(crate) async fn of<B>(
+        edge: &Edge,
+        request: &Request<B>,
+        id: RequestId,
+    ) -> Result<(Self, Principal), ServiceError> {
         let headers = request.headers();
-        let principal = edge.server.authenticate(authorization(headers), Peer::source(request.extensions()))?;
+        let principal = edge.server.authenticate(&presented(headers, request.extensions())).await?;
         let caller = Self { tenant: Arc::clone(&principal.tenant_name), explains: explain::is_wanted(headers), id };
         Ok((caller, principal))
     }
@@ -71,6 +75,15 @@ impl Caller {
                 tracing::debug!(request_id = %id, %tenant, path = %shown(), code = error.code.as_str(), %error, "refused");
             }
         }
+    }
+}
+
+/// What a caller presents.
+pub(crate) fn presented<'a>(headers: &'a HeaderMap, extensions: &'a Extensions) -> Presented<'a> {
+    Presented {
+        authorization: authorization(headers),
+        certificate: Peer::certificate(extensions).map_or(&[], |certificate| &certificate.names),
+        source: Peer::source(extensions),
     }
 }
 

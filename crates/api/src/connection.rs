@@ -50,7 +50,7 @@ impl Peer {
     pub(crate) fn new(address: SocketAddr, certificate: Option<ClientCertificate>) -> Arc<Self> {
         // An IPv4 address is one, whatever the listener's family.
         let address = address.ip().to_canonical();
-        if let Some(ClientCertificate { common_name, uris, fingerprint }) = &certificate {
+        if let Some(ClientCertificate { common_name, uris, fingerprint, .. }) = &certificate {
             tracing::debug!(%address, common_name, ?uris, %fingerprint, "a client has shown its certificate");
         }
         Arc::new(Self { address, certificate })

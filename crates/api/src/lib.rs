@@ -22,6 +22,7 @@ mod flow;
 mod grpc;
 mod infer;
 mod metrics;
+mod oauth;
 mod openai;
 mod path;
 mod pool;

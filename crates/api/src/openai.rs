@@ -100,7 +100,7 @@ impl Context {
 pub(crate) async fn serve(edge: &Edge, call: OpenAiCall<'_>, request: Request<Incoming>, id: RequestId) -> Reply {
     let uri = request.uri().clone();
     let mut context = Context::new(edge, &request);
-    let mut reply = match Caller::of(edge, &request, id) {
+    let mut reply = match Caller::of(edge, &request, id).await {
         Ok((caller, principal)) => {
             context.principal = Some(principal.clone());
             let (served, detail) = match serve_caller(edge, call, principal, request, id).await {

@@ -15,7 +15,7 @@ use tower_service::Service as _;
 use crate::grpc::Standard;
 use crate::pool::Pool;
 use crate::reply::{self, Reply, ReplyBody};
-use crate::{admin, metrics, v1, v2};
+use crate::{admin, metrics, oauth, v1, v2};
 
 /// The path of a tenant in the admin API, in front of its name.
 const TENANTS: &str = "/admin/v1/tenants/";
@@ -80,6 +80,8 @@ impl Edge {
             v1::serve(self, request, id).await
         } else if is_under(path, "/admin") {
             unpack(self.answer_admin(request, id).await?, &id)
+        } else if oauth::is_oauth(path) {
+            oauth::serve(self, request, id).await
         } else if v1::is_torchserve(path) {
             v1::serve_torchserve(self, request, id).await
         } else if path == "/" {

@@ -49,7 +49,7 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         V1Path::OpenAi(call) => return openai::serve(edge, call, request, id).await,
         V1Path::Model(path) => path,
     };
-    match Caller::of(edge, &request, id) {
+    match Caller::of(edge, &request, id).await {
         Ok((caller, principal)) => {
             let served = serve_caller(edge, path, principal, request, id).await;
             caller.finish(served, uri.path(), reply::error)
@@ -109,7 +109,7 @@ pub(crate) async fn serve_torchserve(edge: &Edge, request: Request<Incoming>, id
     if !matches!(*request.method(), Method::POST | Method::PUT) {
         return reply::method_not_allowed(POST_OR_PUT, &id);
     }
-    match Caller::of(edge, &request, id) {
+    match Caller::of(edge, &request, id).await {
         Ok((caller, principal)) => {
             let served = async {
                 let model = model_ref(&path.model)?;

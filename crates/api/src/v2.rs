@@ -103,7 +103,7 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         // The two paths without a key: a probe holds none, and they say nothing of any tenant.
         V2Path::Live => Ok(json(StatusCode::OK, &Live { live: true })),
         V2Path::Ready => Ok(ready(edge)),
-        path => match Caller::of(edge, &request, id) {
+        path => match Caller::of(edge, &request, id).await {
             Ok((caller, principal)) => {
                 let served = serve_caller(edge, path, principal, request, id).await;
                 return caller.finish(served, uri.path(), reply::error);

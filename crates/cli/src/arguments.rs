@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenantry_load::TenantEntry;
-use tenantry_types::{KeyId, ModelName, ModelRef, TenantName};
+use tenantry_types::name::NameError;
+use tenantry_types::{Action, KeyId, ModelName, ModelRef, Role, RoleName, TenantName};
 
 pub(crate) use import::Import;
 pub(crate) use shares::{LevelName, LimitName, Limits, Organisation, Policy, PolicyName, TierName};
@@ -77,9 +78,12 @@ pub(crate) enum Command {
     /// Show or switch how the server chooses what runs next.
     #[command(subcommand)]
     Policy(Policy),
-    /// Create, list and revoke API keys.
+    /// Create, list, replace and revoke API keys.
     #[command(subcommand)]
     Key(Key),
+    /// Make, list and delete a tenant's own roles.
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Push, list, show and remove models; move aliases and deployments.
     #[command(subcommand)]
     Model(Model),
@@ -270,28 +274,29 @@ pub(crate) enum Tenant {
     },
 }
 
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeyRole {
-    /// Inference and reading metadata.
-    Invoker,
-    /// Everything inside its tenant.
-    Admin,
-    /// Everything, for every tenant; only in the operator's tenant.
-    PlatformAdmin,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
     /// Create a key and show it, this once.
     #[command(after_help = "Examples:\n  tenantry key create acme\n  \
-                            tenantry key create acme --role admin --label ci --expires 90d")]
+                            tenantry key create acme --role admin --label ci --expires 90d\n  \
+                            tenantry key create acme --model digits --action model.infer\n  \
+                            tenantry key create acme --certificate DNS:batch.acme.example")]
     Create {
         /// The tenant it belongs to.
         tenant: TenantName,
-        /// What it may do.
-        #[arg(long, value_enum, default_value = "invoker")]
-        role: KeyRole,
+        /// What it may do: invoker, deployer, viewer, auditor, admin, a role that the tenant made (`tenantry role list`), or
+        /// platform-admin in the operator's tenant.
+        #[arg(long, default_value = "invoker", value_parser = role)]
+        role: Role,
+        /// Confine it to a model, `name` or `owner/name`; may be given more than once.
+        #[arg(long = "model", value_name = "MODEL")]
+        models: Vec<ModelRef>,
+        /// Confine it to an action such as model.infer; may be given more than once.
+        #[arg(long = "action", value_name = "ACTION")]
+        actions: Vec<Action>,
+        /// Prove it by a client's certificate instead of a secret: URI:, DNS: or CN: and the name in the certificate.
+        #[arg(long, value_name = "NAME")]
+        certificate: Option<String>,
         /// A few words to know it by.
         #[arg(long, default_value = "")]
         label: String,
@@ -305,6 +310,21 @@ pub(crate) enum Key {
         /// The tenant.
         tenant: TenantName,
     },
+    /// Replace a key by a new one that may do the same, and show that, this once; the old one goes on for a while.
+    #[command(after_help = "Examples:\n  tenantry key rotate acme key_0193…\n  \
+                            tenantry key rotate acme key_0193… --overlap 10m --expires 90d")]
+    Rotate {
+        /// The tenant.
+        tenant: TenantName,
+        /// The key's id, as listed.
+        key: KeyId,
+        /// How long the old key is accepted beside the new one; 0s ends it now.
+        #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = humantime::parse_duration)]
+        overlap: Duration,
+        /// How long the new one is valid; without it until it is revoked.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires: Option<Duration>,
+    },
     /// Revoke a key, effective at once.
     #[command(after_help = "Example:\n  tenantry key revoke acme key_0193…")]
     Revoke {
@@ -312,6 +332,50 @@ pub(crate) enum Key {
         tenant: TenantName,
         /// The key's id, as listed.
         key: KeyId,
+    },
+}
+
+/// A role as it is typed: words may have hyphens.
+fn role(text: &str) -> Result<Role, NameError> {
+    if text == "platform-admin" { Ok(Role::PlatformAdmin) } else { text.parse() }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Make a role of a tenant's own, or change one: whoever has it may do this from now on.
+    #[command(
+        after_help = "Examples:\n  tenantry role set acme on-call --action model.read --action deployment.write\n  \
+                            tenantry role set acme digits-only --action model.infer --model digits\n\n\
+                            The actions are in docs/roles.md."
+    )]
+    Set {
+        /// The tenant.
+        tenant: TenantName,
+        /// The role's name.
+        role: RoleName,
+        /// An action it allows; may be given more than once.
+        #[arg(long = "action", value_name = "ACTION", required = true)]
+        actions: Vec<Action>,
+        /// One of the tenant's models it is for; may be given more than once. Without it all, and those shared with the tenant.
+        #[arg(long = "model", value_name = "MODEL")]
+        models: Vec<ModelName>,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List a tenant's own roles.
+    #[command(visible_alias = "ls", after_help = "Example:\n  tenantry role list acme")]
+    List {
+        /// The tenant.
+        tenant: TenantName,
+    },
+    /// Delete a role that no key has.
+    #[command(visible_alias = "rm", after_help = "Example:\n  tenantry role delete acme on-call")]
+    Delete {
+        /// The tenant.
+        tenant: TenantName,
+        /// The role.
+        role: RoleName,
     },
 }
 
@@ -414,11 +478,17 @@ pub(crate) enum Model {
         #[arg(long, value_enum, value_name = "LEVEL")]
         min_isolation: LevelName,
     },
-    /// Let every tenant use a model, or only its owner again.
-    #[command(after_help = "Examples:\n  tenantry model share file-type\n  tenantry model share file-type --nobody")]
+    /// Let every tenant use a model, or some, or only its owner again.
+    #[command(
+        after_help = "Examples:\n  tenantry model share file-type\n  tenantry model share file-type --with globex\n  \
+                            tenantry model share file-type --nobody"
+    )]
     Share {
         /// The model: `name`, or `owner/name`.
         model: ModelRef,
+        /// Only this tenant; may be given more than once. All that may use it, not only those that are new.
+        #[arg(long = "with", value_name = "TENANT", conflicts_with = "nobody")]
+        with: Vec<TenantName>,
         /// Nobody but the owner.
         #[arg(long)]
         nobody: bool,

@@ -9,6 +9,7 @@ pub(crate) mod limits;
 pub(crate) mod model;
 pub(crate) mod organisation;
 pub(crate) mod policy;
+pub(crate) mod role;
 pub(crate) mod status;
 pub(crate) mod tenant;
 pub(crate) mod usage;

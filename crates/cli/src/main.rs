@@ -18,7 +18,9 @@ use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
 use crate::client::{Client, Trust};
-use crate::commands::{audit, bench, config, infer, key, model, organisation, policy, status, tenant, usage, what_if};
+use crate::commands::{
+    audit, bench, config, infer, key, model, organisation, policy, role, status, tenant, usage, what_if,
+};
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Organisation(command) => organisation::run(&client(), command, global.json)?,
         Command::Policy(command) => policy::run(&client(), command, global.json)?,
         Command::Key(command) => key::run(&client(), command, global.json)?,
+        Command::Role(command) => role::run(&client(), command, global.json)?,
         Command::Model(command) => model::run(&client(), command, global.json)?,
         Command::Audit(command) => return audit::run(&client(), command, global.json),
         Command::Usage(command) => usage::run(&client(), command, global.json)?,

@@ -173,7 +173,11 @@ impl Running {
             // A library that does not load is the operator's to hear of now, not the first tenant's.
             let engine = node.probe().await?;
             tracing::info!(runtime = engine.version, cpu = engine.cpu, "the engine works");
-            let config = ServerConfig { data_dir: settings.data_dir.clone(), limits: settings.limits.clone() };
+            let config = ServerConfig {
+                data_dir: settings.data_dir.clone(),
+                identity: settings.identity.clone(),
+                limits: settings.limits.clone(),
+            };
             let server = Server::start(config, store.clone(), node).await?;
             let shutdown = async {
                 // Dropping the other end means the same: stop.

@@ -48,15 +48,21 @@ impl Deed {
     }
 
     fn by(self, principal: &Principal, outcome: &str) -> AuditEntry {
+        // An id of ours says nothing of somebody whom an issuer knows.
+        let detail = match (&principal.subject, self.detail.is_empty()) {
+            (None, _) => self.detail,
+            (Some(subject), true) => format!("by {subject}"),
+            (Some(subject), false) => format!("{}; by {subject}", self.detail),
+        };
         AuditEntry {
             at_ms: unix_ms(),
-            actor: AuditActor::Key { tenant: principal.tenant, key: principal.key, role: principal.role },
+            actor: AuditActor::Key { tenant: principal.tenant, key: principal.key, role: principal.role_text() },
             source: principal.source,
             tenant: self.tenant,
             action: self.action.to_owned(),
             object: self.object,
             outcome: outcome.to_owned(),
-            detail: self.detail,
+            detail,
         }
     }
 }

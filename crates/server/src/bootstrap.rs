@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use tenantry_store::{ReadError, Role, Store, Tenant, WriteError};
+use tenantry_store::{NewKey, ReadError, Role, Store, Tenant, WriteError};
 use tenantry_types::TenantName;
 
 /// The operator's tenant.
@@ -58,7 +58,9 @@ pub(crate) async fn ensure_operator(store: &Store, data_dir: &Path, now_ms: i64)
 
 /// INVARIANT: the marker exists from before the key is made until its file is safely on the disk.
 async fn leave_key(store: &Store, operator: &Tenant, data_dir: &Path, now_ms: i64) -> Result<(), BootstrapError> {
-    let (_, secret) = store.create_key(operator.id, Role::PlatformAdmin, KEY_LABEL, None, now_ms).await?;
+    let new = NewKey { label: KEY_LABEL.to_owned(), ..NewKey::of(Role::PlatformAdmin) };
+    let (_, secret) = store.create_key(operator.id, new, now_ms).await?;
+    let secret = secret.ok_or(BootstrapError::Name)?;
     let aside = data_dir.join(format!("{ADMIN_KEY_FILE}.new"));
     write_private(&aside, &format!("{secret}\n"))?;
     std::fs::rename(aside, data_dir.join(ADMIN_KEY_FILE))?;

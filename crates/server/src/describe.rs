@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_types::model::Task;
-use tenantry_types::{Dim, ModelRef, ServiceError, Signature, TenantName, TensorSpec};
+use tenantry_types::{Action, Dim, ModelRef, ServiceError, Signature, TenantName, TensorSpec};
 
 use crate::infer::PLATFORM;
 use crate::routing::{RoutedModel, RoutedState, RoutedVersion};
-use crate::{Principal, Server};
+use crate::{Principal, Server, auth};
 
 /// The version that a request without tensor types means, and how it is to be read.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +110,7 @@ impl Server {
     ) -> Result<Resolved, ServiceError> {
         let routing = self.routing.load();
         let resolve = || {
-            let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+            let routed = auth::model(&routing, principal, model, Action::ModelRead)?;
             let version = routed.version(version, model)?;
             let servable = version.servable(model)?;
             Ok(Resolved {
@@ -133,7 +133,7 @@ impl Server {
         version: Option<&str>,
     ) -> Result<ModelConfig, ServiceError> {
         let routing = self.routing.load();
-        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let routed = auth::model(&routing, principal, model, Action::ModelRead)?;
         let servable = routed.version(version, model)?.servable(model)?;
         let spec = &servable.spec;
         Ok(ModelConfig {
@@ -157,7 +157,7 @@ impl Server {
         version: Option<&str>,
     ) -> Result<ModelStatus, ServiceError> {
         let routing = self.routing.load();
-        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let routed = auth::model(&routing, principal, model, Action::ModelRead)?;
         let demanded = routed.demanded_by(&routing, principal);
         let obstacle = |version: &RoutedVersion| self.obstacle(demanded, principal, routed, model, version);
         let status = |version: &Arc<RoutedVersion>| VersionStatus::new(version, obstacle(version));

@@ -8,7 +8,7 @@ use tenantry_sched::{Phase, RejectReason};
 use tenantry_types::model::Task;
 use tenantry_types::usage::Outcome;
 use tenantry_types::{
-    ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
+    Action, ErrorCode, InferRequest, InferResponse, Level, ModelRef, PlacementId, RequestId, ServiceError, Signature,
     TenantName, Tensor,
 };
 
@@ -22,7 +22,7 @@ use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::run::{Call, Subject};
 use crate::sequences::SequenceCall;
 use crate::statistics::{Ran, VersionStatistics};
-use crate::{Permit, Principal, Server};
+use crate::{Permit, Principal, Server, auth};
 
 /// The protocol's word for what computes and from which format.
 pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
@@ -220,7 +220,7 @@ impl Server {
         let (model, version) = {
             // The guard is let go before anything waits.
             let routing = self.routing.load();
-            let model = routing.model(principal.tenant, &principal.tenant_name, shown)?;
+            let model = auth::model(&routing, principal, shown, Action::ModelInfer)?;
             (Arc::clone(model), Arc::clone(model.version(infer.version.as_deref(), shown)?))
         };
         let flow = Arc::clone(attempt.flow.insert(self.flow(principal, &model)));
@@ -309,7 +309,7 @@ impl Server {
         version: Option<&str>,
     ) -> Result<ModelMetadata, ServiceError> {
         let routing = self.routing.load();
-        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let routed = auth::model(&routing, principal, model, Action::ModelRead)?;
         let found = routed.version(version, model)?.servable(model)?;
         let servable = routed.versions.values().filter(|version| version.servable(model).is_ok());
         Ok(ModelMetadata {
@@ -333,7 +333,7 @@ impl Server {
         version: Option<&str>,
     ) -> Result<ModelReadiness, ServiceError> {
         let routing = self.routing.load();
-        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let routed = auth::model(&routing, principal, model, Action::ModelRead)?;
         let reason = match routed.version(version, model) {
             Err(error) if error.code == ErrorCode::NotFound => return Err(error),
             Err(error) => Some(error.message),
@@ -345,7 +345,7 @@ impl Server {
     /// The models the caller may use: his own by name, then those shared with him by `owner/name`.
     pub fn models(&self, principal: &Principal) -> Vec<ModelSummary> {
         let routing = self.routing.load();
-        let visible = routing.models().filter(|model| model.is_visible_to(principal.tenant));
+        let visible = routing.models().filter(|model| principal.may(Action::ModelRead, model));
         let mut models: Vec<ModelSummary> = visible
             .map(|model| {
                 let name = model.name_for(principal.tenant);

@@ -19,6 +19,7 @@ mod bootstrap;
 mod cache;
 pub mod config;
 mod describe;
+mod identity;
 mod infer;
 mod inputs;
 mod limits;
@@ -37,10 +38,11 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 
-pub use auth::Principal;
+pub use auth::{Presented, Principal};
 pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
 pub use cache::CacheUse;
 pub use describe::{ModelConfig, ModelStatus, Resolved, VersionState, VersionStatus};
+pub use identity::{IssuedToken, TokenKeyError};
 pub use infer::{Explanation, Inferred, ModelMetadata, ModelReadiness, ModelSummary};
 pub use limits::{Permit, RateState};
 pub use meter::Bill;

@@ -177,7 +177,7 @@ impl Server {
             model: Arc::clone(&model.full_name),
             version: version.id,
             version_number: version.number,
-            tier: tier(principal.routed(), Some(model.deployment.id), Some(principal.key)),
+            tier: tier(principal.routed(), Some(model.deployment.id), principal.share_key()),
             request: Some(request),
             admitted_ms: unix_ms(),
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_node::Wanted;
-use tenantry_types::{ErrorCode, ModelRef, ReplicaId, ServiceError, TrustDomain};
+use tenantry_types::{Action, ErrorCode, ModelRef, ReplicaId, ServiceError, TrustDomain};
 
 use crate::describe::VersionStatus;
 use crate::infer::refusal;
@@ -30,7 +30,7 @@ impl Server {
         let routing = self.routing.load();
         let mut entries: Vec<RepositoryEntry> = routing
             .models()
-            .filter(|model| model.is_visible_to(principal.tenant))
+            .filter(|model| principal.may(Action::ModelRead, model))
             .flat_map(|model| {
                 let name = model.name_for(principal.tenant);
                 let demanded = model.demanded_by(&routing, principal);
@@ -70,7 +70,7 @@ impl Server {
                     placement: self.placement(principal, of, servable),
                     tenant: principal.tenant,
                     deployment: routed.deployment.id,
-                    key: Some(principal.key),
+                    key: principal.share_key(),
                 };
                 self.node.warm(wanted).await.map_err(|error| refusal(error, model, &version))?;
             }
@@ -96,9 +96,8 @@ impl Server {
     pub async fn repository_unload(&self, principal: &Principal, model: &ModelRef) -> Result<(), ServiceError> {
         let routed = {
             let routing = self.routing.load();
-            Arc::clone(routing.model(principal.tenant, &principal.tenant_name, model)?)
+            Arc::clone(auth::model(&routing, principal, model, Action::ModelWrite)?)
         };
-        auth::any_admin(principal)?;
         if routed.owner.id != principal.tenant {
             let text = format!("model `{model}` is not this tenant's; only its owner may unload it");
             return Err(ServiceError::new(ErrorCode::PermissionDenied, text));
@@ -142,7 +141,7 @@ impl Server {
         model: &ModelRef,
     ) -> Result<(Arc<RoutedModel>, Arc<RoutedVersion>), ServiceError> {
         let routing = self.routing.load();
-        let routed = routing.model(principal.tenant, &principal.tenant_name, model)?;
+        let routed = auth::model(&routing, principal, model, Action::ModelInfer)?;
         Ok((Arc::clone(routed), Arc::clone(routed.version(None, model)?)))
     }
 

@@ -5,22 +5,24 @@
 
 mod build;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tenantry_node::VersionSpec;
+use tenantry_policy::Grants;
 use tenantry_sched::{Share, Subject};
-use tenantry_store::{Key, Optimised, Organisation, ShareRecord, Sharing, StoredFile, TenantMinimum};
+use tenantry_store::{Key, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, TenantMinimum};
 use tenantry_types::error::sanitise;
 use tenantry_types::model::{Chain, EngineOptions, PipelineFacts};
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::share::WorkerLimits;
 use tenantry_types::{
-    DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
-    PlacementId, ServiceError, ShareSettings, Signature, TenantId, TenantName, TrustDomain, VersionId,
+    CustomRole, DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
+    PlacementId, Scope, ServiceError, ShareSettings, Signature, TenantId, TenantName, TrustDomain, VersionId,
 };
 
 use crate::limits::{Gate, TenantGate};
@@ -32,6 +34,9 @@ const REGISTERING_RETRY: Duration = Duration::from_secs(1);
 /// Characters of a version or alias that an error shows.
 const SHOWN_VERSION_CHARS: usize = 64;
 
+/// How exactly it is known when a key was last used, milliseconds.
+const USED_STEP_MS: i64 = 1_000;
+
 /// The metrics of each tenant that calls a model. Bounded by the tenants there are.
 pub(crate) type Flows = RwLock<HashMap<TenantId, Arc<FlowMetrics>>>;
 
@@ -42,7 +47,11 @@ pub(crate) struct Routing {
     pub(crate) revision: u64,
     /// Keys that are not revoked.
     pub(crate) keys: HashMap<KeyId, RoutedKey>,
+    /// Those that are proved by a client's certificate, by what it must say.
+    pub(crate) certificates: HashMap<Box<str>, KeyId>,
     pub(crate) tenants: HashMap<TenantId, Arc<RoutedTenant>>,
+    /// The roles that tenants made.
+    pub(crate) roles: HashMap<TenantId, Vec<CustomRole>>,
     pub(crate) tenants_by_name: HashMap<TenantName, TenantId>,
     pub(crate) organisations: HashMap<OrganisationId, RoutedOrganisation>,
     /// The share tree as the scheduler is told of it.
@@ -56,6 +65,22 @@ pub(crate) struct Routing {
 pub(crate) struct RoutedKey {
     pub(crate) key: Key,
     pub(crate) tenant: Arc<RoutedTenant>,
+    /// Its role.
+    pub(crate) roles: Arc<[Role]>,
+    /// What it allows.
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) scope: Arc<Scope>,
+    /// When it was last used, milliseconds since the Unix epoch; outlives a table.
+    pub(crate) used_ms: Arc<AtomicI64>,
+}
+
+impl RoutedKey {
+    /// Takes note that it was used. Mostly a look: it is written down to the second.
+    pub(crate) fn note_used(&self, now_ms: i64) {
+        if now_ms.saturating_sub(self.used_ms.load(Ordering::Relaxed)) >= USED_STEP_MS {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A tenant, with what it has in flight.
@@ -101,6 +126,8 @@ pub(crate) struct RoutedModel {
     pub(crate) owner: Arc<RoutedTenant>,
     pub(crate) reference: ModelRef,
     pub(crate) shared: Sharing,
+    /// The tenants it is shared with by name, those of them that there are.
+    pub(crate) shared_with: HashSet<TenantId>,
     pub(crate) created_ms: i64,
     /// How well the workers that run it must be kept apart, as its owner says for this model.
     pub(crate) min_isolation: Level,
@@ -222,7 +249,12 @@ impl RoutedTenant {
 impl RoutedModel {
     /// Whether a tenant may know of this model and use it.
     pub(crate) fn is_visible_to(&self, caller: TenantId) -> bool {
-        self.owner.id == caller || self.shared == Sharing::Everyone
+        self.owner.id == caller
+            || match &self.shared {
+                Sharing::Private => false,
+                Sharing::Everyone => true,
+                Sharing::Tenants(_) => self.shared_with.contains(&caller),
+            }
     }
 
     /// The name that works for a caller: `name` for his own models, `owner/name` for shared ones.

@@ -112,7 +112,7 @@ impl Server {
             placement: self.placement(call.principal, subject.model, subject.servable),
             tenant: call.principal.tenant,
             deployment: call.deployment,
-            key: Some(call.principal.key),
+            key: call.principal.share_key(),
             request: call.request,
             meter: call.account.clone().map(|account| account as Arc<dyn Meter>),
             inputs,

@@ -1,7 +1,6 @@
 //! The service: what it owns, how it starts, follows changes and ends.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,23 +10,26 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tenantry_node::Layer;
 use tenantry_node::Node;
+use tenantry_policy::PolicyError;
 use tenantry_sched::Subject;
 use tenantry_store::{Bookkeeper, Ledger, LedgerError, OpenError, ReadError, Store, WriteError};
-use tenantry_types::{ErrorCode, ModelRef, MonotonicTime, ReplicaId, RequestId, ServiceError, TenantId};
+use tenantry_types::{ErrorCode, KeyId, ModelRef, MonotonicTime, ReplicaId, RequestId, ServiceError, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::audit::{PendingIncidents, Refusals};
+use crate::auth::Access;
 use crate::bootstrap::BootstrapError;
 use crate::cache::ResponseCache;
-use crate::config::Limits;
+use crate::config::{IdentitySettings, Limits};
+use crate::identity::{Identity, TokenKeyError};
 use crate::limits::{Gate, NarrowGates, RateState, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::sequences::Sequences;
 use crate::shares::SlotGroups;
-use crate::{Permit, Principal, audit, auth, bootstrap, cache, meter, reconciler, registration, shares};
+use crate::{Permit, Principal, audit, bootstrap, cache, meter, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -36,6 +38,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// The most admin writes at one time, those whose callers went away included. The store takes one after the other anyway;
 /// the rest is so that removing a tenant's many files holds up nobody else.
 const MAX_WRITES: u32 = 8;
+/// How often it is written down when keys were last used.
+const NOTE_KEYS_EVERY: Duration = Duration::from_secs(60);
 /// How often files nothing refers to are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -44,6 +48,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 pub struct ServerConfig {
     /// The folder in which the first start leaves `admin.key`.
     pub data_dir: PathBuf,
+    /// Who is believed besides the holders of keys.
+    pub identity: IdentitySettings,
     /// What the service bounds.
     pub limits: Limits,
 }
@@ -63,6 +69,12 @@ pub enum StartError {
     /// The usage ledger could not be opened.
     #[error("the usage ledger cannot be opened")]
     Ledger(#[from] LedgerError),
+    /// The key of the server's own tokens could be neither read nor made.
+    #[error("the server's tokens cannot be signed")]
+    TokenKey(#[from] TokenKeyError),
+    /// The policies of the roles could not be read.
+    #[error("the policies of the roles cannot be read; this is a fault of the program")]
+    Policies(#[from] PolicyError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -75,6 +87,11 @@ pub struct Server {
     pub(crate) store: Store,
     pub(crate) node: Arc<Node>,
     pub(crate) routing: ArcSwap<Routing>,
+    /// What roles come to.
+    pub(crate) access: Access,
+    pub(crate) identity: Identity,
+    /// When keys were last used, as it was written down by this start.
+    pub(crate) noted_keys: Mutex<HashMap<KeyId, i64>>,
     pub(crate) metrics: Metrics,
     pub(crate) cache: ResponseCache,
     pub(crate) sequences: Sequences,
@@ -122,7 +139,9 @@ impl Server {
                 "the reservations do not fit the slots there are now, and some will not be kept: {arithmetic}"
             );
         }
-        let routing = Routing::build(catalogue, &Routing::default(), &config.limits);
+        let access = Access::new()?;
+        let identity = Identity::open(config.identity.clone(), &config.data_dir)?;
+        let routing = Routing::build(catalogue, &Routing::default(), &config.limits, &access);
         let (ledger, books) = meter::open(&config, &store)?;
         node.set_shares(shares::changes(&BTreeMap::new(), &routing.shares));
         node.set_minimums(routing.minimums());
@@ -132,6 +151,9 @@ impl Server {
         let server = Arc::new(Self {
             routed: watch::Sender::new(routing.revision),
             routing: ArcSwap::from_pointee(routing),
+            access,
+            identity,
+            noted_keys: Mutex::default(),
             sequences: Sequences::new(config.limits.tenant_max_sequences as usize, config.limits.sequence_idle),
             ledger,
             books: tokio::sync::Mutex::new(books),
@@ -167,8 +189,12 @@ impl Server {
             tokio::spawn(until_ended(&server, audit::run(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, audit::run_refusals(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, forget_sequences(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, note_keys(Arc::clone(&server)))),
         ];
-        *server.tasks.lock() = tasks;
+        let refreshes = server.identity.refreshes().into_iter().enumerate();
+        let refresh =
+            |(issuer, every)| tokio::spawn(until_ended(&server, refresh_keys(Arc::clone(&server), issuer, every)));
+        *server.tasks.lock() = tasks.into_iter().chain(refreshes.map(refresh)).collect();
         Ok(server)
     }
 
@@ -179,21 +205,6 @@ impl Server {
         let [a, b, c, d, e, f, g, h] = mix(self.request_seed.wrapping_add(count)).to_be_bytes();
         let [i, j, ..] = self.request_seed.to_be_bytes();
         RequestId::from_parts(u64::try_from(unix_ms()).unwrap_or(0), [a, b, c, d, e, f, g, h, i, j])
-    }
-
-    /// Who is calling, from the value of the `Authorization` header and the address the connection came from.
-    ///
-    /// # Errors
-    /// 401 with one text, whatever was wrong. It leaves a record in the audit trail, within bounds.
-    pub fn authenticate(&self, authorization: Option<&str>, source: Option<IpAddr>) -> Result<Principal, ServiceError> {
-        match auth::authenticate(&self.routing.load(), authorization, unix_ms()) {
-            Ok(principal) => Ok(principal.at(source)),
-            Err(error) => {
-                self.metrics.unresolved(None).ended(Some(error.code), Duration::ZERO);
-                self.refused_unknown(authorization, source, error.code);
-                Err(error)
-            }
-        }
     }
 
     /// Takes a place for one request to `model`, from its headers alone. `content_length`: `None` when not announced; then
@@ -368,6 +379,7 @@ impl Server {
         // What the last workers died of; the error of a store that does not take it is in the log.
         let _ = self.record_incidents().await;
         self.record_refusals().await;
+        self.note_keys_used().await;
         // Writes under way end, whoever still waits for them; the store bounds how long that takes.
         let _ended = self.writes.acquire_many(MAX_WRITES).await;
         self.store.close().await;
@@ -421,7 +433,7 @@ impl Server {
         }
         let catalogue = self.store.catalogue().await?;
         let previous = self.routing.load_full();
-        let next = Arc::new(Routing::build(catalogue, &previous, &self.limits));
+        let next = Arc::new(Routing::build(catalogue, &previous, &self.limits, &self.access));
         let revision = next.revision;
         // First: whoever finds the new table finds its minimums in force.
         self.node.set_minimums(next.minimums());
@@ -509,6 +521,22 @@ async fn sweep(server: Arc<Server>) {
         if let Err(error) = server.prune_audit().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old audit records could not be removed");
         }
+    }
+}
+
+/// Reads an issuer's keys, for as long as the server runs.
+async fn refresh_keys(server: Arc<Server>, issuer: usize, every: Duration) {
+    loop {
+        server.identity.fetch(issuer, server.node.now()).await;
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Writes down when keys were last used, for as long as the server runs.
+async fn note_keys(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(NOTE_KEYS_EVERY).await;
+        server.note_keys_used().await;
     }
 }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tenantry_node::Timing;
-use tenantry_types::{ErrorCode, ModelRef, ServiceError, TenantId};
+use tenantry_types::{Action, ErrorCode, ModelRef, ServiceError, TenantId};
 
 use crate::cache::CacheUse;
 use crate::routing::{RoutedModel, RoutedVersion};
 use crate::server::unix_ms;
-use crate::{Principal, Server};
+use crate::{Principal, Server, auth};
 
 /// The most batch sizes of a version with figures of their own; requests in batches of further sizes are in the sums only.
 const MAX_BATCH_SIZES: usize = 128;
@@ -225,7 +225,7 @@ impl Server {
             });
             return Ok(all.collect());
         };
-        let routed = routing.model(caller, &principal.tenant_name, name)?;
+        let routed = auth::model(&routing, principal, name, Action::ModelRead)?;
         if version.is_some() {
             let found = routed.version(version, name)?;
             found.servable(name)?;

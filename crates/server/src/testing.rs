@@ -9,11 +9,11 @@ use tenantry_store::{
 };
 use tenantry_types::model::{BatchPoint, EngineOptions, FileMetadata, Profile, Registration, VersionSettings};
 use tenantry_types::{
-    DataType, DeploymentId, Digest, Dim, KeyId, Level, ModelId, Signature, TenantId, TensorSpec, VersionId,
+    DataType, DeploymentId, Digest, Dim, KeyId, Level, ModelId, Scope, Signature, TenantId, TensorSpec, VersionId,
 };
 
 use crate::Principal;
-use crate::auth;
+use crate::auth::{self, Access};
 use crate::config::Limits;
 use crate::routing::Routing;
 
@@ -78,6 +78,7 @@ impl World {
             shares: Vec::new(),
             tenants: tenants.into(),
             keys: Vec::new(),
+            roles: Vec::new(),
             models: Vec::new(),
             versions: Vec::new(),
             aliases: Vec::new(),
@@ -157,11 +158,14 @@ impl World {
             id: key_id(number),
             tenant: tenant_id(tenant),
             role,
+            scope: Scope::default(),
+            certificate: None,
             label: String::new(),
             secret_sha256: Digest::of(secret(number).as_bytes()),
             created_ms: 0,
             expires_ms,
             revoked_ms: None,
+            last_used_ms: None,
         });
         self
     }
@@ -171,7 +175,7 @@ impl World {
     }
 
     pub(crate) fn after(&self, previous: &Routing) -> Routing {
-        Routing::build(self.catalogue.clone(), previous, &limits())
+        Routing::build(self.catalogue.clone(), previous, &limits(), &Access::new().unwrap())
     }
 }
 

@@ -183,8 +183,8 @@ async fn a_restart_keeps_what_was_ready_and_finishes_what_was_not() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::start_in(folder.path(), |_| {}).await;
     let acme = world.tenant("acme").await;
-    let new = NewKey { role: Role::Invoker, label: String::new(), expires_in: None };
-    let key = world.server.create_key(&acme, &acme.tenant_name, new).await.unwrap().secret;
+    let new = NewKey::of(Role::Invoker);
+    let key = world.server.create_key(&acme, &acme.tenant_name, new).await.unwrap().secret.unwrap();
     world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
     world.stop().await;
 
@@ -206,7 +206,7 @@ async fn a_restart_keeps_what_was_ready_and_finishes_what_was_not() {
 
     let world = World::start_in(folder.path(), |_| {}).await;
     let acme = world.login(&key).unwrap();
-    assert_eq!(acme.role, Role::Invoker);
+    assert_eq!(&*acme.roles, [Role::Invoker]);
     let first = InferRequest { version: Some("1".to_owned()), ..request("net", vec![sixteen(1.0)]) };
     assert_eq!(floats(&world.infer(&acme, first).await.unwrap()), [2.0; 16]);
     // Their owner said which of them are to serve, before the server died.
@@ -273,10 +273,10 @@ async fn a_write_whose_client_disconnects_is_in_force_all_the_same() {
     let (server, platform) = (&world.server, world.platform());
     let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
     let owner = &acme.tenant_name;
-    let new = NewKey { role: Role::Invoker, label: String::new(), expires_in: None };
+    let new = NewKey::of(Role::Invoker);
     let key = server.create_key(&acme, owner, new).await.unwrap();
     abandon(server.revoke_key(&acme, owner, key.key.id));
-    shows("the end of a key", || world.login(&key.secret).is_err()).await;
+    shows("the end of a key", || world.login(key.secret.as_deref().unwrap()).is_err()).await;
 
     let net = model("net");
     world.push(&acme, "net", "net.onnx", &onnx::matmul16()).await;
@@ -321,19 +321,20 @@ async fn keys_and_tenants_stop_working_at_once() {
     let world = World::start().await;
     let platform = world.platform();
     world.tenant("acme").await;
-    let new = NewKey { role: Role::Invoker, label: "ci".to_owned(), expires_in: None };
+    let new = NewKey { label: "ci".to_owned(), ..NewKey::of(Role::Invoker) };
     let key = world.server.create_key(&platform, &tenant("acme"), new.clone()).await.unwrap();
-    assert!(world.login(&key.secret).is_ok());
+    assert!(world.login(key.secret.as_deref().unwrap()).is_ok());
     world.server.revoke_key(&platform, &tenant("acme"), key.key.id).await.unwrap();
-    assert_eq!(world.login(&key.secret).unwrap_err().code, ErrorCode::Unauthenticated);
+    assert_eq!(world.login(key.secret.as_deref().unwrap()).unwrap_err().code, ErrorCode::Unauthenticated);
 
     let key = world.server.create_key(&platform, &tenant("acme"), new.clone()).await.unwrap();
-    let invoker = world.login(&key.secret).unwrap();
+    let invoker = world.login(key.secret.as_deref().unwrap()).unwrap();
     let denied = world.server.create_key(&invoker, &tenant("acme"), new.clone()).await.unwrap_err();
     assert_eq!(denied.code, ErrorCode::PermissionDenied);
     let escalation = NewKey { role: Role::PlatformAdmin, ..new.clone() };
     let acme = NewKey { role: Role::Admin, ..new };
-    let acme = world.login(&world.server.create_key(&platform, &tenant("acme"), acme).await.unwrap().secret).unwrap();
+    let acme =
+        world.login(&world.server.create_key(&platform, &tenant("acme"), acme).await.unwrap().secret.unwrap()).unwrap();
     for owner in [tenant("acme"), operator()] {
         let error = world.server.create_key(&acme, &owner, escalation.clone()).await.unwrap_err();
         assert!(matches!(error.code, ErrorCode::PermissionDenied | ErrorCode::NotFound), "{error}");
@@ -342,7 +343,7 @@ async fn keys_and_tenants_stop_working_at_once() {
     assert_eq!(last.code, ErrorCode::Conflict, "somebody must be able to administer the server");
 
     world.server.delete_tenant(&platform, &tenant("acme")).await.unwrap();
-    assert_eq!(world.login(&key.secret).unwrap_err().code, ErrorCode::Unauthenticated);
+    assert_eq!(world.login(key.secret.as_deref().unwrap()).unwrap_err().code, ErrorCode::Unauthenticated);
     assert_eq!(world.server.delete_tenant(&platform, &operator()).await.unwrap_err().code, ErrorCode::Conflict);
     world.stop().await;
 }

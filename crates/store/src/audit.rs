@@ -16,14 +16,13 @@ use tenantry_types::error::sanitise;
 use tenantry_types::{KeyId, TenantId};
 
 use crate::limits::{MAX_AUDIT_DETAIL_CHARS, MAX_AUDIT_PAGE, MAX_AUDIT_WORD_CHARS};
-use crate::records::Role;
 use crate::{ReadError, Store, WriteError, rows};
 
 pub(crate) use chain::complete;
 pub use verify::{AuditFault, AuditFaultKind, AuditVerification};
 
 /// Who did something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditActor {
     /// The server itself.
     Server,
@@ -33,8 +32,8 @@ pub enum AuditActor {
         tenant: TenantId,
         /// The key.
         key: KeyId,
-        /// What it allowed then.
-        role: Role,
+        /// What it was to its tenant then: its role, or its roles with a `+` between them.
+        role: Box<str>,
     },
     /// Somebody who could not prove who he is.
     Unknown {
@@ -194,9 +193,9 @@ pub(crate) async fn insert(
         sqlx::query("UPDATE audit_ends SET sequence = sequence + 1 WHERE name = 'head' RETURNING sequence, hash")
             .fetch_one(&mut *connection)
             .await?;
-    let (actor_tenant, actor_key, actor_role) = match entry.actor {
+    let (actor_tenant, actor_key, actor_role) = match &entry.actor {
         AuditActor::Server => (None, None, None),
-        AuditActor::Key { tenant, key, role } => (Some(tenant.to_string()), Some(key.to_string()), Some(role.as_str())),
+        AuditActor::Key { tenant, key, role } => (Some(tenant.to_string()), Some(key.to_string()), Some(role.as_ref())),
         AuditActor::Unknown { key } => (None, key.map(|key| key.to_string()), Some(UNKNOWN)),
     };
     let record = chain::Columns {

@@ -36,8 +36,10 @@ impl Store {
             shares: all("SELECT * FROM shares ORDER BY scope, subject").await?,
             tenants: all("SELECT * FROM tenants ORDER BY id").await?,
             keys: all("SELECT * FROM api_keys ORDER BY id").await?,
+            roles: all("SELECT * FROM custom_roles ORDER BY tenant_id, name").await?,
             models: all("SELECT * FROM models ORDER BY id").await?,
             tags: all("SELECT * FROM model_tags").await?,
+            shared_with: all("SELECT * FROM model_tenants").await?,
             versions: all("SELECT * FROM versions ORDER BY model_id, number").await?,
             files: all("SELECT * FROM version_files ORDER BY version_id, position").await?,
             aliases: all("SELECT * FROM aliases").await?,
@@ -53,7 +55,9 @@ struct Tables {
     shares: Vec<AnyRow>,
     tenants: Vec<AnyRow>,
     keys: Vec<AnyRow>,
+    roles: Vec<AnyRow>,
     models: Vec<AnyRow>,
+    shared_with: Vec<AnyRow>,
     tags: Vec<AnyRow>,
     versions: Vec<AnyRow>,
     files: Vec<AnyRow>,
@@ -64,6 +68,7 @@ struct Tables {
 impl Tables {
     fn parse(self) -> Result<Catalogue, ReadError> {
         let mut tags = rows::tags(&self.tags)?;
+        let mut shared_with = rows::shared_with(&self.shared_with)?;
         let mut files = rows::files(&self.files)?;
         let mut aliases = self.aliases.iter().map(rows::alias).collect::<Result<Vec<_>, _>>()?;
         // Not by the database, whose order of names depends on its locale.
@@ -74,7 +79,12 @@ impl Tables {
             shares: self.shares.iter().map(rows::share).collect::<Result<_, _>>()?,
             tenants: self.tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
             keys: self.keys.iter().map(rows::key).collect::<Result<_, _>>()?,
-            models: self.models.iter().map(|row| rows::model(row, &mut tags)).collect::<Result<_, _>>()?,
+            roles: self.roles.iter().map(rows::role).collect::<Result<_, _>>()?,
+            models: self
+                .models
+                .iter()
+                .map(|row| rows::model(row, &mut tags, &mut shared_with))
+                .collect::<Result<_, _>>()?,
             versions: self.versions.iter().map(|row| rows::version(row, &mut files)).collect::<Result<_, _>>()?,
             aliases,
             deployments: self.deployments.iter().map(rows::deployment).collect::<Result<_, _>>()?,

@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 use tenantry_types::share::{DeviceRate, WorkerLimits};
-use tenantry_types::{Digest, ModelName, ShareSettings, ShareSubject};
+use tenantry_types::{Digest, ModelName, ModelRef, Role, ShareSettings, ShareSubject};
 
 use crate::WriteError;
 use crate::limits::{
-    MAX_BURST_MS, MAX_CACHE_TTL_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_REPLICAS, MAX_SEARCH_TEXT_BYTES,
-    MAX_WEIGHT_MILLI, MAX_WORD_BYTES, MAX_WORDS, MIN_WORKER_CPU_MILLI, MIN_WORKER_MEMORY_BYTES, MIN_WORKER_PROCESSES,
+    MAX_BURST_MS, MAX_CACHE_TTL_MS, MAX_DESCRIPTION_BYTES, MAX_FILE_NAME_BYTES, MAX_NAMED, MAX_REPLICAS,
+    MAX_SEARCH_TEXT_BYTES, MAX_WEIGHT_MILLI, MAX_WORD_BYTES, MAX_WORDS, MIN_WORKER_CPU_MILLI, MIN_WORKER_MEMORY_BYTES,
+    MIN_WORKER_PROCESSES,
 };
-use crate::records::{DeploymentChange, NewVersion, StoredFile};
+use crate::records::{DeploymentChange, NewKey, NewVersion, StoredFile};
+
+/// How the name of a client's certificate begins: of which kind it is.
+const CERTIFICATE_NAMES: [&str; 3] = ["URI:", "DNS:", "CN:"];
 
 type Checked = Result<(), WriteError>;
 
@@ -30,6 +34,35 @@ pub(crate) fn word(what: &str, text: &str) -> Checked {
         return invalid(format!("the {what} contains control characters"));
     }
     Ok(())
+}
+
+/// What a key is made with.
+pub(crate) fn key(new: &NewKey) -> Checked {
+    word("label", &new.label)?;
+    if let Some(subject) = &new.certificate {
+        word("subject of the certificate", subject)?;
+        if !CERTIFICATE_NAMES.iter().any(|kind| subject.strip_prefix(kind).is_some_and(|rest| !rest.is_empty())) {
+            return invalid(format!(
+                "a client's certificate is named by one of its subject alternative names or by its subject's common name: \
+                 write one of {} and the name",
+                CERTIFICATE_NAMES.join(" ")
+            ));
+        }
+        if new.role == Role::PlatformAdmin {
+            return invalid("a certificate cannot be the platform's key".to_owned());
+        }
+    }
+    let Some(models) = &new.scope.models else { return Ok(()) };
+    if models.len() > MAX_NAMED {
+        return invalid(format!("a key is confined to {MAX_NAMED} models at most"));
+    }
+    match models.iter().find(|model| model.parse::<ModelRef>().is_err()) {
+        Some(wrong) => invalid(format!(
+            "`{}` is no model: write `name` for an own one, `owner/name` for another tenant's",
+            tenantry_types::error::sanitise(wrong, MAX_WORD_BYTES)
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Text of many lines.

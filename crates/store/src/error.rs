@@ -54,6 +54,8 @@ pub enum Thing {
     Share,
     /// An API key.
     Key,
+    /// A role that a tenant made for itself.
+    Role,
     /// A model.
     Model,
     /// A version.
@@ -81,6 +83,7 @@ impl fmt::Display for Thing {
             Self::Organisation => "organisation",
             Self::Share => "share",
             Self::Key => "key",
+            Self::Role => "role",
             Self::Model => "model",
             Self::Version => "version",
             Self::Alias => "alias",

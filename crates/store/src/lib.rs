@@ -28,6 +28,7 @@ mod models;
 mod open;
 mod prices;
 mod records;
+mod roles;
 mod rows;
 mod secret;
 mod shares;
@@ -45,8 +46,9 @@ pub use ledger::{
 pub use open::{Store, StoreConfig};
 pub use prices::PlanRecord;
 pub use records::{
-    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewModel,
-    NewVersion, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
+    Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewKey, NewModel,
+    NewVersion, Optimised, Organisation, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,
     TenantMinimumChange, Version, VersionState,
 };
 pub use secret::KeySecret;
+pub use tenantry_types::Role;

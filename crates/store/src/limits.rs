@@ -8,6 +8,10 @@ pub const MAX_ORGANISATIONS: usize = 10_000;
 pub const MAX_SHARES_PER_TENANT: usize = 2_000;
 /// The most keys of a tenant. When they are reached, the oldest revoked or expired one is forgotten for a new one.
 pub const MAX_KEYS_PER_TENANT: usize = 1_000;
+/// The most roles a tenant makes for itself.
+pub const MAX_ROLES_PER_TENANT: usize = 100;
+/// The most models a key or a role is confined to, and the most tenants a model is shared with by name.
+pub const MAX_NAMED: usize = 1_000;
 /// The most models of a tenant.
 pub const MAX_MODELS_PER_TENANT: usize = 10_000;
 /// The most versions a model has at one time.

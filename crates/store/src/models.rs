@@ -9,10 +9,10 @@ use crate::artefacts::FilePath;
 use crate::check;
 use crate::database::count;
 use crate::limits::{
-    DEFAULT_IDLE_AFTER_MS, MAX_MODELS_PER_TENANT, MAX_SEARCH_RESULTS, MAX_SEARCH_WORDS, MAX_WORD_BYTES,
+    DEFAULT_IDLE_AFTER_MS, MAX_MODELS_PER_TENANT, MAX_NAMED, MAX_SEARCH_RESULTS, MAX_SEARCH_WORDS, MAX_WORD_BYTES,
 };
 use crate::open::id_parts;
-use crate::records::{Model, ModelSearch, ModelUpdate, NewModel};
+use crate::records::{Model, ModelSearch, ModelUpdate, NewModel, Sharing};
 use crate::{ReadError, Store, Thing, WriteError, rows, versions};
 
 impl Store {
@@ -71,6 +71,7 @@ impl Store {
         .execute(&mut *connection)
         .await?;
         insert_tags(connection, &model).await?;
+        share_with(connection, &model).await?;
         sqlx::query(
             "INSERT INTO deployments (id, model_id, generation, version, previous, min_replicas, max_replicas,
                  idle_after_ms)
@@ -118,6 +119,7 @@ impl Store {
             .execute(&mut *connection)
             .await?;
         insert_tags(connection, &model).await?;
+        share_with(connection, &model).await?;
         write.commit().await?;
         Ok(model)
     }
@@ -174,7 +176,15 @@ impl Store {
         .fetch_all(&mut *snapshot)
         .await?;
         let mut tags = rows::tags(&tags)?;
-        rows.iter().map(|row| rows::model(row, &mut tags)).collect()
+        let shared_with = sqlx::query(
+            "SELECT t.* FROM model_tenants t JOIN models m ON m.id = t.model_id WHERE m.owner_id = $1 AND m.id > $2",
+        )
+        .bind(owner.to_string())
+        .bind(search.after.map(|id| id.to_string()).unwrap_or_default())
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let mut shared_with = rows::shared_with(&shared_with)?;
+        rows.iter().map(|row| rows::model(row, &mut tags, &mut shared_with)).collect()
     }
 
     /// Deletes a model with its versions, aliases, deployment and the files nothing else of its owner refers to.
@@ -207,7 +217,31 @@ pub(crate) async fn find(connection: &mut AnyConnection, id: ModelId) -> Result<
         .bind(id.to_string())
         .fetch_all(&mut *connection)
         .await?;
-    rows::model(&row, &mut rows::tags(&tags)?)
+    let shared_with = sqlx::query("SELECT * FROM model_tenants WHERE model_id = $1")
+        .bind(id.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    rows::model(&row, &mut rows::tags(&tags)?, &mut rows::shared_with(&shared_with)?)
+}
+
+/// Writes whom a model is shared with by name.
+async fn share_with(connection: &mut AnyConnection, model: &Model) -> Result<(), WriteError> {
+    sqlx::query("DELETE FROM model_tenants WHERE model_id = $1")
+        .bind(model.id.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let Sharing::Tenants(tenants) = &model.shared else { return Ok(()) };
+    if tenants.len() > MAX_NAMED {
+        return Err(WriteError::LimitReached { things: "tenants a model is shared with", limit: MAX_NAMED });
+    }
+    for tenant in tenants {
+        sqlx::query("INSERT INTO model_tenants (model_id, tenant_name) VALUES ($1, $2)")
+            .bind(model.id.to_string())
+            .bind(tenant.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 async fn find_by_name(

@@ -1,13 +1,13 @@
 //! What the store keeps, as plain values. Times are milliseconds since the Unix epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, Level, ModelId, ModelName, OrganisationId, OrganisationName, ShareSettings,
-    ShareSubject, TenantId, TenantName, VersionId,
+    CustomRole, DeploymentId, Digest, KeyId, Level, ModelId, ModelName, OrganisationId, OrganisationName, Role, Scope,
+    ShareSettings, ShareSubject, TenantId, TenantName, VersionId,
 };
 
 /// A tenant: the boundary of isolation and limits.
@@ -72,29 +72,6 @@ pub struct ShareRecord {
     pub settings: ShareSettings,
 }
 
-/// What the holder of a key may do inside its tenant; the first one may do it in every tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything, in every tenant. Only the operator's tenant has such keys.
-    PlatformAdmin,
-    /// Everything inside the key's tenant.
-    Admin,
-    /// Inference only.
-    Invoker,
-}
-
-impl Role {
-    /// The role as text, the same as in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PlatformAdmin => "platform_admin",
-            Self::Admin => "admin",
-            Self::Invoker => "invoker",
-        }
-    }
-}
-
 /// An API key without its secret, of which only the hash is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
@@ -104,6 +81,10 @@ pub struct Key {
     pub tenant: TenantId,
     /// What it allows.
     pub role: Role,
+    /// What it is confined to besides.
+    pub scope: Scope,
+    /// Who a client's certificate must say he is, where the key has no secret.
+    pub certificate: Option<String>,
     /// What its owner calls it.
     pub label: String,
     /// SHA-256 of the whole secret text. Never leaves the server.
@@ -114,12 +95,37 @@ pub struct Key {
     pub expires_ms: Option<i64>,
     /// When it was revoked.
     pub revoked_ms: Option<i64>,
+    /// When it was last used, as far as that was written down: to the minute.
+    pub last_used_ms: Option<i64>,
+}
+
+/// What a key is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    /// What it allows.
+    pub role: Role,
+    /// What it is confined to besides.
+    pub scope: Scope,
+    /// What its owner calls it.
+    pub label: String,
+    /// From when on it is refused; absent: never.
+    pub expires_ms: Option<i64>,
+    /// Who a client's certificate must say he is; then the key has no secret.
+    pub certificate: Option<String>,
+}
+
+impl NewKey {
+    /// A key of a role, confined to nothing, without an end.
+    pub fn of(role: Role) -> Self {
+        Self { role, scope: Scope::default(), label: String::new(), expires_ms: None, certificate: None }
+    }
 }
 
 impl Key {
-    /// Whether `presented` is the hash of this key's secret, in time that does not depend on where they differ.
+    /// Whether `presented` is the hash of this key's secret, in time that does not depend on where they differ. One that is
+    /// proved by a certificate has none.
     pub fn matches(&self, presented: &Digest) -> bool {
-        self.secret_sha256.as_bytes().ct_eq(presented.as_bytes()).into()
+        self.certificate.is_none() && self.secret_sha256.as_bytes().ct_eq(presented.as_bytes()).into()
     }
 
     /// Whether the key is neither revoked nor expired at `now_ms`.
@@ -129,7 +135,7 @@ impl Key {
 }
 
 /// Who besides its owner may use a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// Nobody.
@@ -137,14 +143,17 @@ pub enum Sharing {
     Private,
     /// Every tenant of the server, by `owner/name`.
     Everyone,
+    /// These tenants, by `owner/name`. One of them need not exist.
+    Tenants(BTreeSet<TenantName>),
 }
 
 impl Sharing {
     /// The value as text, the same as in JSON.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Private => "private",
             Self::Everyone => "everyone",
+            Self::Tenants(_) => "tenants",
         }
     }
 }
@@ -388,6 +397,8 @@ pub struct Catalogue {
     pub tenants: Vec<Tenant>,
     /// Every key, revoked and expired ones too.
     pub keys: Vec<Key>,
+    /// Every role that a tenant made for itself, with the tenant's id.
+    pub roles: Vec<(TenantId, CustomRole)>,
     /// Every model.
     pub models: Vec<Model>,
     /// Every version, by model and number.

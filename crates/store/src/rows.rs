@@ -1,16 +1,17 @@
 //! Rows to records. A row that does not say what it should is an error that names the column, never a panic.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Decode, Row as _, Type};
+use tenantry_types::{CustomRole, TenantId, TenantName};
 
 use crate::audit::{AuditActor, AuditEntry, AuditRecord, UNKNOWN};
 use crate::records::{
-    Alias, Deployment, Key, Model, Optimised, Organisation, Role, ShareRecord, Sharing, StoredFile, Tenant,
-    TenantMinimum, Version, VersionState,
+    Alias, Deployment, Key, Model, Optimised, Organisation, ShareRecord, Sharing, StoredFile, Tenant, TenantMinimum,
+    Version, VersionState,
 };
 use crate::{ReadError, Thing};
 
@@ -37,6 +38,11 @@ impl<'a> Row<'a> {
         self.get(column)
     }
 
+    /// A text, nothing where it is empty.
+    fn maybe_text(&self, column: &'static str) -> Result<Option<String>, ReadError> {
+        Ok(Some(self.text(column)?).filter(|text| !text.is_empty()))
+    }
+
     pub(crate) fn number(&self, column: &'static str) -> Result<i64, ReadError> {
         self.get(column)
     }
@@ -58,15 +64,6 @@ impl<'a> Row<'a> {
     pub(crate) fn maybe_parsed<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, ReadError> {
         let text: Option<&str> = self.get(column)?;
         text.map(|text| text.parse().map_err(|_| self.damaged(column))).transpose()
-    }
-
-    fn role(&self, column: &'static str) -> Result<Role, ReadError> {
-        Ok(match self.get(column)? {
-            "platform_admin" => Role::PlatformAdmin,
-            "admin" => Role::Admin,
-            "invoker" => Role::Invoker,
-            _ => return Err(self.damaged(column)),
-        })
     }
 
     pub(crate) fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, ReadError> {
@@ -113,22 +110,26 @@ pub(crate) fn key(row: &AnyRow) -> Result<Key, ReadError> {
     Ok(Key {
         id: row.parsed("id")?,
         tenant: row.parsed("tenant_id")?,
-        role: row.role("role")?,
+        role: row.parsed("role")?,
+        scope: row.json("scope")?,
+        certificate: row.maybe_text("certificate")?,
         label: row.text("label")?,
         secret_sha256: row.parsed("secret_sha256")?,
         created_ms: row.number("created_ms")?,
         expires_ms: row.get("expires_ms")?,
         revoked_ms: row.get("revoked_ms")?,
+        last_used_ms: row.get("last_used_ms")?,
     })
 }
 
 pub(crate) fn audit(row: &AnyRow) -> Result<AuditRecord, ReadError> {
     let row = Row::new(row, Thing::Audit);
     let role: Option<&str> = row.get("actor_role")?;
+    let role_text = || role.map(Into::into).ok_or_else(|| row.damaged("actor_role"));
     let actor = match (row.maybe_parsed("actor_tenant")?, row.maybe_parsed("actor_key")?) {
         (None, key) if role == Some(UNKNOWN) => AuditActor::Unknown { key },
         (None, None) => AuditActor::Server,
-        (Some(tenant), Some(key)) => AuditActor::Key { tenant, key, role: row.role("actor_role")? },
+        (Some(tenant), Some(key)) => AuditActor::Key { tenant, key, role: role_text()? },
         _ => return Err(row.damaged("actor_key")),
     };
     let entry = AuditEntry {
@@ -165,15 +166,39 @@ pub(crate) fn tags(rows: &[AnyRow]) -> Result<TagsByModel, ReadError> {
     Ok(tags)
 }
 
-/// A model; its tags are taken out of `tags`.
-pub(crate) fn model(row: &AnyRow, tags: &mut TagsByModel) -> Result<Model, ReadError> {
+/// The tenants that models are shared with, by the text of the model's id.
+pub(crate) type TenantsByModel = HashMap<String, BTreeSet<TenantName>>;
+
+pub(crate) fn shared_with(rows: &[AnyRow]) -> Result<TenantsByModel, ReadError> {
+    let mut tenants = TenantsByModel::new();
+    for row in rows {
+        let row = Row::new(row, Thing::Model);
+        tenants.entry(row.text("model_id")?).or_default().insert(row.parsed("tenant_name")?);
+    }
+    Ok(tenants)
+}
+
+pub(crate) fn role(row: &AnyRow) -> Result<(TenantId, CustomRole), ReadError> {
+    let row = Row::new(row, Thing::Role);
+    let role = CustomRole {
+        name: row.parsed("name")?,
+        actions: row.json("actions")?,
+        models: row.maybe_json("models")?,
+        description: row.text("description")?,
+    };
+    Ok((row.parsed("tenant_id")?, role))
+}
+
+/// A model; its tags and those it is shared with are taken out of `tags` and `tenants`.
+pub(crate) fn model(row: &AnyRow, tags: &mut TagsByModel, tenants: &mut TenantsByModel) -> Result<Model, ReadError> {
     let row = Row::new(row, Thing::Model);
+    let id: &str = row.get("id")?;
     let shared = match row.get("sharing")? {
         "private" => Sharing::Private,
         "everyone" => Sharing::Everyone,
+        "tenants" => Sharing::Tenants(tenants.remove(id).unwrap_or_default()),
         _ => return Err(row.damaged("sharing")),
     };
-    let id: &str = row.get("id")?;
     Ok(Model {
         id: row.parsed("id")?,
         owner: row.parsed("owner_id")?,

@@ -1,7 +1,7 @@
 //! Organisations, and the settings of the nodes of the share tree.
 
 use sqlx::AnyConnection;
-use tenantry_types::{OrganisationId, OrganisationName, ShareSettings, ShareSubject};
+use tenantry_types::{KeyId, OrganisationId, OrganisationName, ShareSettings, ShareSubject, TenantId};
 
 use crate::database::{count, is_taken};
 use crate::limits::{MAX_ORGANISATIONS, MAX_SHARES_PER_TENANT};
@@ -109,6 +109,32 @@ impl Store {
 async fn all(connection: &mut AnyConnection) -> Result<Vec<ShareRecord>, ReadError> {
     let rows = sqlx::query("SELECT * FROM shares ORDER BY scope, subject").fetch_all(connection).await?;
     rows.iter().map(rows::share).collect()
+}
+
+/// Gives a key the settings of another one, which keeps them but for what is kept free for it: that moves.
+pub(crate) async fn copy_key(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    from: KeyId,
+    to: KeyId,
+) -> Result<(), WriteError> {
+    let row = sqlx::query("SELECT * FROM shares WHERE of_key = $1")
+        .bind(from.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let mut old = rows::share(&row)?;
+    let there = count(connection, "SELECT COUNT(*) FROM shares WHERE of_tenant = $1", &tenant.to_string()).await?;
+    if there >= MAX_SHARES_PER_TENANT {
+        return Err(WriteError::LimitReached { things: "settings of shares", limit: MAX_SHARES_PER_TENANT });
+    }
+    let new = ShareRecord { subject: ShareSubject::Key(tenant, to), generation: 1, settings: old.settings.clone() };
+    write_record(connection, &new, false).await?;
+    if old.settings.reservation.take().is_some() {
+        old.generation += 1;
+        write_record(connection, &old, true).await?;
+    }
+    Ok(())
 }
 
 async fn ensure_exists(

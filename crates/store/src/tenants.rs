@@ -95,6 +95,11 @@ impl Store {
             .bind(id.to_string())
             .execute(write.connection())
             .await?;
+        // Whoever gets the name next has not been given anything.
+        sqlx::query("DELETE FROM model_tenants WHERE tenant_name IN (SELECT name FROM tenants WHERE id = $1)")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
         let deleted =
             sqlx::query("DELETE FROM tenants WHERE id = $1").bind(id.to_string()).execute(write.connection()).await?;
         if deleted.rows_affected() == 0 {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use tenantry_store::{NewVersion, Role, Store, StoreConfig, VersionState};
+use tenantry_store::{NewKey, NewVersion, Role, Store, StoreConfig, VersionState};
 use tenantry_types::{Digest, TenantId};
 
 const FOLDER: &str = "TENANTRY_KILL_TEST_FOLDER";
@@ -106,7 +106,8 @@ fn child() {
 async fn write_turn(store: &Store, name: &str, dice: &mut Dice) {
     let tenant = store.create_tenant(&name.parse().unwrap(), false, 1).await.unwrap();
     promise(&format!("tenant {}", tenant.id));
-    let (key, _) = store.create_key(tenant.id, Role::Admin, "k", None, 2).await.unwrap();
+    let (key, _) =
+        store.create_key(tenant.id, NewKey { label: "k".to_owned(), ..NewKey::of(Role::Admin) }, 2).await.unwrap();
     promise(&format!("key {} {}", key.id, key.secret_sha256));
     let model = values::model(store, tenant.id, "m").await;
     for number in 1..=3_u32 {

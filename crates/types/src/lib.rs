@@ -4,6 +4,7 @@
 //! rolls dice: an identifier is made from a timestamp and random bytes that the caller brings.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod digest;
 pub mod domain;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod testing;
 pub mod time;
 pub mod usage;
 
+pub use access::{Action, ActionSet, CustomRole, Role, Scope};
 pub use digest::Digest;
 pub use domain::{DataOwner, TrustDomain};
 pub use error::{ErrorCode, ServiceError};
@@ -31,7 +33,7 @@ pub use infer::{
     InferRequest, InferResponse, Inputs, OutputRequest, ParameterValue, Parameters, Payload, Priority, Tensor,
 };
 pub use level::Level;
-pub use name::{ModelName, ModelRef, OrganisationName, TenantName};
+pub use name::{ModelName, ModelRef, OrganisationName, RoleName, TenantName};
 pub use share::{ShareSettings, ShareSubject};
 pub use tensor::{DataType, Dim, Shape, Signature, SignatureError, TensorSpec};
 pub use time::MonotonicTime;

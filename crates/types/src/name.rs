@@ -24,6 +24,11 @@ pub const RESERVED_MODEL_NAMES: [&str; 12] = [
     "trace",
 ];
 
+/// Words that name the built-in roles.
+const RESERVED_ROLE_NAMES: [&str; 5] = ["admin", "deployer", "invoker", "viewer", "auditor"];
+/// How names of roles begin that are the platform's.
+const RESERVED_ROLE_PREFIX: &str = "platform";
+
 /// A text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -94,6 +99,10 @@ name!(
     /// A model's or an alias's name, unique inside its tenant or model.
     ModelName
 );
+name!(
+    /// The name of a role that a tenant made for itself, unique inside its tenant.
+    RoleName
+);
 
 impl FromStr for TenantName {
     type Err = NameError;
@@ -106,6 +115,18 @@ impl FromStr for OrganisationName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         check(text).map(|()| Self(text.into()))
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = NameError;
+    /// A built-in role's word is no name for another role, nor is one that the platform may come to use.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text)?;
+        if RESERVED_ROLE_NAMES.contains(&text) || text.starts_with(RESERVED_ROLE_PREFIX) {
+            return Err(NameError::Reserved(text.to_owned()));
+        }
+        Ok(Self(text.into()))
     }
 }
 

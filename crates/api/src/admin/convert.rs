@@ -4,12 +4,14 @@ mod isolation;
 mod share;
 pub(super) mod usage;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tenantry_server as server;
 use tenantry_server::admin as values;
 use tenantry_types::model as facts;
 use tenantry_types::tensor;
+use tenantry_types::{CustomRole, Scope, ServiceError, TenantName};
 
 use super::types;
 
@@ -20,37 +22,27 @@ impl From<values::TenantInfo> for types::Tenant {
     }
 }
 
-impl From<types::Role> for server::Role {
-    fn from(role: types::Role) -> Self {
-        match role {
-            types::Role::PlatformAdmin => Self::PlatformAdmin,
-            types::Role::Admin => Self::Admin,
-            types::Role::Invoker => Self::Invoker,
-        }
-    }
-}
-
-impl From<server::Role> for types::Role {
-    fn from(role: server::Role) -> Self {
-        match role {
-            server::Role::PlatformAdmin => Self::PlatformAdmin,
-            server::Role::Admin => Self::Admin,
-            server::Role::Invoker => Self::Invoker,
-        }
-    }
-}
-
 impl From<types::NewKey> for values::NewKey {
     fn from(key: types::NewKey) -> Self {
-        let types::NewKey { label, role, expires_in_seconds } = key;
-        Self { role: role.into(), label, expires_in: expires_in_seconds.map(Duration::from_secs) }
+        let types::NewKey { label, role, expires_in_seconds, models, actions, certificate } = key;
+        let expires_in = expires_in_seconds.map(Duration::from_secs);
+        Self { role, scope: Scope { models, actions }, label, expires_in, certificate }
     }
 }
 
 impl From<values::KeyInfo> for types::Key {
     fn from(key: values::KeyInfo) -> Self {
-        let values::KeyInfo { id, role, label, created_ms, expires_ms, revoked_ms } = key;
-        Self { id, role: role.into(), label, created_ms, expires_ms, revoked_ms }
+        let values::KeyInfo { id, role, scope, certificate, label, created_ms, expires_ms, revoked_ms, last_used_ms } =
+            key;
+        let Scope { models, actions } = scope;
+        Self { id, role, models, actions, certificate, label, created_ms, expires_ms, revoked_ms, last_used_ms }
+    }
+}
+
+impl From<CustomRole> for types::CustomRole {
+    fn from(role: CustomRole) -> Self {
+        let CustomRole { name, actions, models, description } = role;
+        Self { name, content: types::RoleContent { actions, models, description } }
     }
 }
 
@@ -235,21 +227,31 @@ impl From<values::VersionInfo> for types::Version {
     }
 }
 
-impl From<types::Sharing> for server::Sharing {
-    fn from(sharing: types::Sharing) -> Self {
-        match sharing {
-            types::Sharing::Private => Self::Private,
-            types::Sharing::Everyone => Self::Everyone,
+/// What a change says of sharing: names alone mean that it is shared with those.
+fn sharing(
+    shared: Option<types::Sharing>,
+    with: Option<BTreeSet<TenantName>>,
+) -> Result<Option<server::Sharing>, ServiceError> {
+    Ok(Some(match (shared, with) {
+        (None, None) => return Ok(None),
+        (Some(types::Sharing::Private), None) => server::Sharing::Private,
+        (Some(types::Sharing::Everyone), None) => server::Sharing::Everyone,
+        (None | Some(types::Sharing::Tenants), Some(with)) => server::Sharing::Tenants(with),
+        (Some(types::Sharing::Tenants), None) => {
+            return Err(ServiceError::invalid("say in `shared_with` with which tenants it is shared"));
         }
-    }
+        (Some(types::Sharing::Private | types::Sharing::Everyone), Some(_)) => {
+            return Err(ServiceError::invalid("`shared_with` goes with `shared`: `tenants` only"));
+        }
+    }))
 }
 
-impl From<server::Sharing> for types::Sharing {
-    fn from(sharing: server::Sharing) -> Self {
-        match sharing {
-            server::Sharing::Private => Self::Private,
-            server::Sharing::Everyone => Self::Everyone,
-        }
+/// The kind, and the names.
+fn shared(sharing: server::Sharing) -> (types::Sharing, BTreeSet<TenantName>) {
+    match sharing {
+        server::Sharing::Private => (types::Sharing::Private, BTreeSet::new()),
+        server::Sharing::Everyone => (types::Sharing::Everyone, BTreeSet::new()),
+        server::Sharing::Tenants(with) => (types::Sharing::Tenants, with),
     }
 }
 
@@ -308,6 +310,7 @@ impl From<types::DeploymentChange> for values::DeploymentChange {
 
 impl From<values::ModelInfo> for types::Model {
     fn from(model: values::ModelInfo) -> Self {
+        let (shared, shared_with) = shared(model.shared);
         Self {
             id: model.id,
             owner: model.owner,
@@ -316,7 +319,8 @@ impl From<values::ModelInfo> for types::Model {
             framework: model.framework,
             tags: model.tags,
             dependencies: model.dependencies,
-            shared: model.shared.into(),
+            shared,
+            shared_with,
             min_isolation: model.min_isolation.into(),
             effective_min_isolation: model.effective_min_isolation.into(),
             deployment: model.deployment.into(),
@@ -328,11 +332,13 @@ impl From<values::ModelInfo> for types::Model {
     }
 }
 
-impl From<types::ModelChange> for values::ModelChange {
-    fn from(change: types::ModelChange) -> Self {
-        let types::ModelChange { description, framework, tags, dependencies, shared, min_isolation } = change;
-        let (shared, min_isolation) = (shared.map(Into::into), min_isolation.map(Into::into));
-        Self { description, framework, tags, dependencies, shared, min_isolation }
+impl TryFrom<types::ModelChange> for values::ModelChange {
+    type Error = ServiceError;
+    fn try_from(change: types::ModelChange) -> Result<Self, ServiceError> {
+        let types::ModelChange { description, framework, tags, dependencies, shared, shared_with, min_isolation } =
+            change;
+        let (shared, min_isolation) = (sharing(shared, shared_with)?, min_isolation.map(Into::into));
+        Ok(Self { description, framework, tags, dependencies, shared, min_isolation })
     }
 }
 
@@ -347,7 +353,7 @@ impl From<values::AuditInfo> for types::AuditRecord {
             values::AuditActorInfo::Key { tenant, key, role } => types::AuditActor {
                 tenant: Some(tenant),
                 key,
-                role: role.map(Into::into),
+                role,
                 tenant_id: ids.and_then(|ids| ids.actor),
                 ..nobody
             },

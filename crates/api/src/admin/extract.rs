@@ -13,7 +13,7 @@ use tenantry_types::error::sanitise;
 use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
 use super::AdminState;
-use crate::caller::{MAX_LOGGED_CHARS, authorization};
+use crate::caller::{MAX_LOGGED_CHARS, presented};
 use crate::connection::Peer;
 
 /// The largest JSON body of the admin API, bytes.
@@ -53,7 +53,7 @@ pub(crate) struct Caller(pub(crate) Principal);
 impl FromRequestParts<AdminState> for Caller {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Refusal> {
-        let caller = state.server.authenticate(authorization(&parts.headers), Peer::source(&parts.extensions))?;
+        let caller = state.server.authenticate(&presented(&parts.headers, &parts.extensions)).await?;
         if let Some(seen) = parts.extensions.get::<Seen>() {
             // It is empty: a handler takes its caller once.
             let _ = seen.0.set(caller.clone());

@@ -1,5 +1,7 @@
 //! API keys.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
@@ -11,7 +13,11 @@ use super::AdminState;
 use super::convert::all;
 use super::extract::{Caller, Given, Names, Refusal};
 use super::tenants::TenantPath;
-use super::types::{CreatedKey, ErrorBody, Keys, NewKey};
+use super::types::{CreatedKey, ErrorBody, KeyRotation, Keys, NewKey};
+
+/// How long a replaced key is accepted where nobody says it: long enough to change a deployment's secrets, short enough for one
+/// that leaked a little.
+const OVERLAP: Duration = Duration::from_secs(24 * 3_600);
 
 /// The path of a key.
 #[derive(Deserialize, IntoParams)]
@@ -50,6 +56,23 @@ pub(super) async fn create(
     Given(new): Given<NewKey>,
 ) -> Result<(StatusCode, Json<CreatedKey>), Refusal> {
     let created = state.server.create_key(&caller, &path.tenant, new.into()).await?;
+    Ok((StatusCode::CREATED, Json(created.into())))
+}
+
+/// Replace a key by a new one that may do the same. The old one is accepted for a while, so that its holders can change over.
+#[utoipa::path(post, path = "/admin/v1/tenants/{tenant}/keys/{key}/rotate", tag = "keys", operation_id = "rotate_key",
+    params(KeyPath), request_body = KeyRotation,
+    responses((status = 201, body = CreatedKey, description = "The new key with its secret."),
+        (status = "default", body = ErrorBody, description = "An error.")))]
+pub(super) async fn rotate(
+    State(state): State<AdminState>,
+    Caller(caller): Caller,
+    Names(path): Names<KeyPath>,
+    Given(rotation): Given<KeyRotation>,
+) -> Result<(StatusCode, Json<CreatedKey>), Refusal> {
+    let overlap = rotation.overlap_seconds.map_or(OVERLAP, Duration::from_secs);
+    let expires_in = rotation.expires_in_seconds.map(Duration::from_secs);
+    let created = state.server.rotate_key(&caller, &path.tenant, path.key, overlap, expires_in).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }
 

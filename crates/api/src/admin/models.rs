@@ -106,7 +106,7 @@ pub(super) async fn update(
     Names(path): Names<ModelPath>,
     Given(change): Given<ModelChange>,
 ) -> Result<Json<Model>, Refusal> {
-    Ok(Json(state.server.update_model(&caller, &path.tenant, &path.model, change.into()).await?.into()))
+    Ok(Json(state.server.update_model(&caller, &path.tenant, &path.model, change.try_into()?).await?.into()))
 }
 
 /// Delete a model with its versions.

@@ -5,10 +5,13 @@ mod isolation;
 mod share;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tenantry_types::{DeploymentId, Digest, KeyId, ModelId, ModelName, TenantId, TenantName, VersionId};
+pub use tenantry_types::Role;
+use tenantry_types::{
+    Action, DeploymentId, Digest, KeyId, ModelId, ModelName, RoleName, TenantId, TenantName, VersionId,
+};
 use utoipa::ToSchema;
 
 pub use audit::{Audit, AuditActor, AuditFault, AuditRecord, AuditVerification};
@@ -69,18 +72,6 @@ pub struct Tenants {
     pub tenants: Vec<Tenant>,
 }
 
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything, for every tenant.
-    PlatformAdmin,
-    /// Everything inside its tenant.
-    Admin,
-    /// Inference and reading metadata.
-    Invoker,
-}
-
 /// What a new key is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -88,11 +79,78 @@ pub struct NewKey {
     /// Free text for people.
     #[serde(default)]
     pub label: String,
-    /// What it may do.
+    /// What it may do: `platform_admin`, `admin`, `deployer`, `invoker`, `viewer`, `auditor`, or a role that the tenant made.
+    #[schema(value_type = String)]
     pub role: Role,
     /// How long it is valid; absent: until revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
+    /// The models it is confined to, `name` or `owner/name`; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<BTreeSet<String>>,
+    /// The actions it is confined to, such as `model.infer`; absent: all that its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub actions: Option<BTreeSet<Action>>,
+    /// Who a client's certificate must say he is, `URI:`, `DNS:` (subject alternative names) or `CN:` and the name: then the key
+    /// has no secret, and whoever connects with such a certificate holds it. For platform administrators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+}
+
+impl NewKey {
+    /// A key of a role, confined to nothing, without an end.
+    pub fn of(role: Role) -> Self {
+        Self { label: String::new(), role, expires_in_seconds: None, models: None, actions: None, certificate: None }
+    }
+}
+
+/// How a key is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyRotation {
+    /// How long the old key is accepted beside the new one; absent: a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_seconds: Option<u64>,
+    /// How long the new one is valid; absent: until revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// What a tenant's own role is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleContent {
+    /// What it allows, such as `model.infer`.
+    #[schema(value_type = Vec<String>)]
+    pub actions: BTreeSet<Action>,
+    /// On which of the tenant's own models, where an action is about a model; absent: on all, and on what others share with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub models: Option<BTreeSet<ModelName>>,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// A role that a tenant made for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CustomRole {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: RoleName,
+    /// The rest of it.
+    #[serde(flatten)]
+    pub content: RoleContent,
+}
+
+/// The roles of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Roles {
+    /// Those there are in every tenant.
+    pub built_in: Vec<String>,
+    /// Its own, by name.
+    pub roles: Vec<CustomRole>,
 }
 
 /// A key without its secret.
@@ -102,7 +160,18 @@ pub struct Key {
     #[schema(value_type = String)]
     pub id: KeyId,
     /// What it may do.
+    #[schema(value_type = String)]
     pub role: Role,
+    /// The models it is confined to; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<BTreeSet<String>>,
+    /// The actions it is confined to; absent: all that its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub actions: Option<BTreeSet<Action>>,
+    /// Who a client's certificate must say he is, where the key has no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// Free text for people.
     pub label: String,
     /// When it was created.
@@ -113,13 +182,17 @@ pub struct Key {
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_ms: Option<i64>,
+    /// When it was last used; after a restart of the server to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_ms: Option<i64>,
 }
 
 /// A key just made, with its secret: shown now and never again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreatedKey {
-    /// What goes after `Authorization: Bearer`.
-    pub key: String,
+    /// What goes after `Authorization: Bearer`; absent where a certificate proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The rest of it.
     #[serde(flatten)]
     pub info: Key,
@@ -412,6 +485,8 @@ pub enum Sharing {
     Private,
     /// Every tenant, by `owner/name`.
     Everyone,
+    /// The tenants named in `shared_with`, by `owner/name`.
+    Tenants,
 }
 
 /// A movable name of a version.
@@ -510,6 +585,10 @@ pub struct Model {
     pub dependencies: Vec<String>,
     /// Who besides its owner may use it.
     pub shared: Sharing,
+    /// The tenants that may, where it is shared with some; only for those who may change it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub shared_with: BTreeSet<TenantName>,
     /// How well the workers that run it must be kept apart, as its owner says.
     pub min_isolation: IsolationLevel,
     /// The least at which it is run for the caller: with the minimums of the configuration, its owner and the caller.
@@ -552,6 +631,10 @@ pub struct ModelChange {
     /// Who besides its owner may use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<Sharing>,
+    /// All the tenants that may use it, where it is `shared` with `tenants`. A name that no tenant has says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub shared_with: Option<BTreeSet<TenantName>>,
     /// How well the workers that run it must be kept apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_isolation: Option<IsolationLevel>,

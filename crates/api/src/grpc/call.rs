@@ -1,12 +1,11 @@
 //! What every call goes through: its path, its caller, its deadline, its line in the log.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tenantry_oip::compression::Coding;
 use tenantry_oip::grpc::framed;
@@ -18,8 +17,8 @@ use super::body::GrpcBody;
 use super::messages::{Message, Messages};
 use super::reply::{self, Reply};
 use super::service;
-use crate::caller::{MAX_LOGGED_CHARS, authorization};
-use crate::connection::{Peer, Requests};
+use crate::caller::{MAX_LOGGED_CHARS, presented};
+use crate::connection::Requests;
 use crate::route::Edge;
 
 /// How long the client will wait ("gRPC over HTTP2", Timeout).
@@ -38,8 +37,8 @@ pub(crate) struct Call {
     pub(crate) edge: Arc<Edge>,
     pub(crate) id: RequestId,
     pub(crate) headers: HeaderMap,
-    /// The address it came from.
-    pub(crate) source: Option<IpAddr>,
+    /// Who is at the other end of its connection.
+    pub(crate) extensions: Extensions,
     pub(crate) requests: Arc<Requests>,
 }
 
@@ -60,8 +59,7 @@ pub(crate) async fn answer(
     } else if request.uri().path().starts_with(SERVICE) {
         let (head, body) = request.into_parts();
         let messages = Messages::new(body, edge.settings.body_timeout);
-        let source = Peer::source(&head.extensions);
-        let call = Call { edge, id, headers: head.headers, source, requests };
+        let call = Call { edge, id, headers: head.headers, extensions: head.extensions, requests };
         let method = head.uri.path().strip_prefix(SERVICE).unwrap_or_default();
         serve(call, messages, method).await
     } else {
@@ -76,7 +74,7 @@ async fn serve(call: Call, messages: Messages, method: &str) -> Reply {
     let principal = match method {
         // The two calls without a key: a probe holds none, and they say nothing of any tenant.
         "ServerLive" | "ServerReady" => None,
-        _ => match call.authenticate() {
+        _ => match call.authenticate().await {
             Ok(principal) => Some(principal),
             Err(error) => return reply::refused(&error),
         },
@@ -112,8 +110,13 @@ async fn serve(call: Call, messages: Messages, method: &str) -> Reply {
 
 impl Call {
     /// Who is calling.
-    pub(crate) fn authenticate(&self) -> Result<Principal, ServiceError> {
-        self.edge.server.authenticate(authorization(&self.headers), self.source)
+    pub(crate) async fn authenticate(&self) -> Result<Principal, ServiceError> {
+        self.edge.server.authenticate(&presented(&self.headers, &self.extensions)).await
+    }
+
+    /// The same in the middle of a call: whoever began it is known.
+    pub(crate) fn authenticate_again(&self) -> Result<Principal, ServiceError> {
+        self.edge.server.authenticate_now(&presented(&self.headers, &self.extensions))
     }
 
     /// The message of a call that is no inference.

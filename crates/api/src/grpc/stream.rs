@@ -178,7 +178,7 @@ async fn read(call: Arc<Call>, mut messages: Messages) -> (Messages, Read) {
             let permit = call.edge.server.admit_unnamed(&principal, Some(bytes))?;
             Ok((principal, permit))
         };
-        admitted = Some(call.authenticate().and_then(admit)?);
+        admitted = Some(call.authenticate_again().and_then(admit)?);
         Ok(())
     };
     let read = messages.next(announced).await;

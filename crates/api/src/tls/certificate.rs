@@ -16,6 +16,8 @@ pub(crate) struct ClientCertificate {
     pub(crate) common_name: Option<String>,
     /// The URIs among its subject's alternative names, such as `spiffe://example.org/batch`.
     pub(crate) uris: Vec<String>,
+    /// What a key that is proved by it may be bound to: its alternative names, the URIs first, then the common name.
+    pub(crate) names: Vec<Box<str>>,
     /// SHA-256 of the whole certificate.
     pub(crate) fingerprint: Digest,
 }
@@ -25,21 +27,26 @@ impl ClientCertificate {
     pub(crate) fn read(der: &CertificateDer<'_>) -> Self {
         let fingerprint = Digest::of(der);
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            return Self { common_name: None, uris: Vec::new(), fingerprint };
+            return Self { common_name: None, uris: Vec::new(), names: Vec::new(), fingerprint };
         };
         let fits = |name: &&str| name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control);
         let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let alternative = certificate.subject_alternative_name().ok().flatten();
-        let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
-        let uris = names.filter_map(|name| match name {
+        let names = || alternative.iter().flat_map(|extension| &extension.value.general_names);
+        let uris = names().filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
         });
-        Self {
-            common_name: common_name.filter(fits).map(str::to_owned),
-            uris: uris.filter(fits).take(MAX_NAMES).map(str::to_owned).collect(),
-            fingerprint,
-        }
+        let hosts = names().filter_map(|name| match name {
+            GeneralName::DNSName(host) => Some(*host),
+            _ => None,
+        });
+        let common_name = common_name.filter(fits).map(str::to_owned);
+        let uris: Vec<String> = uris.filter(fits).take(MAX_NAMES).map(str::to_owned).collect();
+        let names = uris.iter().map(|uri| format!("URI:{uri}").into());
+        let names = names.chain(hosts.filter(fits).take(MAX_NAMES).map(|host| format!("DNS:{host}").into()));
+        let names = names.chain(common_name.iter().map(|name| format!("CN:{name}").into())).collect();
+        Self { common_name, uris, names, fingerprint }
     }
 }
 
@@ -64,6 +71,8 @@ mod tests {
         assert_eq!(read.common_name.as_deref(), Some("batch"));
         assert_eq!(read.uris, ["spiffe://example.org/batch", "urn:x"]);
         assert_eq!(read.fingerprint, Digest::of(&der));
+        let names = ["URI:spiffe://example.org/batch", "URI:urn:x", "DNS:localhost", "CN:batch"];
+        assert_eq!(read.names.iter().map(|name| &**name).collect::<Vec<_>>(), names);
     }
 
     #[test]

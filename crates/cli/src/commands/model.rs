@@ -87,14 +87,18 @@ pub(crate) fn run(client: &Client, command: &Command, json: bool) -> Result<()> 
             println!("{model}: {}", show::minimum_text(&changed));
             Ok(())
         }
-        Command::Share { model, nobody } => {
-            let shared = if *nobody { Sharing::Private } else { Sharing::Everyone };
-            let change = ModelChange { shared: Some(shared), ..ModelChange::default() };
+        Command::Share { model, with, nobody } => {
+            let (shared, shared_with) = match (*nobody, with.is_empty()) {
+                (true, _) => (Sharing::Private, None),
+                (false, true) => (Sharing::Everyone, None),
+                (false, false) => (Sharing::Tenants, Some(with.iter().cloned().collect())),
+            };
+            let change = ModelChange { shared: Some(shared), shared_with, ..ModelChange::default() };
             let changed = self::change(client, model, &change)?;
             if json {
                 return print_json(&changed);
             }
-            println!("{model}: {}", show::sharing_text(changed.shared));
+            println!("{model}: {}", show::sharing_text(&changed));
             Ok(())
         }
     }
@@ -138,7 +142,7 @@ fn list(
             format!("{}/{}", model.owner, model.name),
             model.deployment.version.map_or_else(|| "nothing".to_owned(), |version| version.to_string()),
             model.versions.len().to_string(),
-            show::sharing_text(model.shared).to_owned(),
+            show::sharing_text(model),
             model.description.clone(),
         ]);
     }

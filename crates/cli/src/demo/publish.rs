@@ -183,8 +183,9 @@ fn published_text(name: &str, version: &Version, took: Duration) -> String {
 fn actor(platform: &Client, name: &'static str) -> Result<Actor> {
     let tenant: TenantName = name.parse()?;
     tenant::create(platform, &tenant)?;
-    let new = NewKey { label: "demo".to_owned(), role: Role::Admin, expires_in_seconds: None };
+    let new = NewKey { label: "demo".to_owned(), ..NewKey::of(Role::Admin) };
     let created = key::create(platform, &tenant, &new)?;
-    let client = Client::new(platform.server(), Some(&created.key));
-    Ok(Actor { name, key: created.key, client })
+    let secret = created.key.context("the new key has no secret")?;
+    let client = Client::new(platform.server(), Some(&secret));
+    Ok(Actor { name, key: secret, client })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tenantry_store::Store;
-use tenantry_types::{ModelName, ServiceError, TenantName};
+use tenantry_types::{Action, ModelName, ServiceError, TenantName};
 
 use super::AliasInfo;
 use crate::audit::Deed;
@@ -23,7 +23,7 @@ impl Server {
         alias: &ModelName,
         version: u32,
     ) -> Result<AliasInfo, ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::VersionWrite)?;
         let deed = Deed::of_model(&routed, "alias.set", &format!("@{alias}")).with(format!("version {version}"));
         let alias = alias.clone();
         let set = async move |store: Store| store.set_alias(routed.id, &alias, version).await.map_err(storage);
@@ -42,7 +42,7 @@ impl Server {
         model: &ModelName,
         alias: &ModelName,
     ) -> Result<(), ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::VersionWrite)?;
         let deed = Deed::of_model(&routed, "alias.delete", &format!("@{alias}"));
         let alias = alias.clone();
         let delete = async move |store: Store| store.delete_alias(routed.id, &alias).await.map_err(storage);

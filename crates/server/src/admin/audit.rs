@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tenantry_store::{AuditActor, AuditQuery as StoredQuery, AuditRecord, AuditVerification};
-use tenantry_types::{ErrorCode, ServiceError, TenantId, TenantName};
+use tenantry_types::{Action, ErrorCode, ServiceError, TenantId, TenantName};
 
 use super::{AuditActorInfo, AuditIds, AuditInfo, AuditQuery};
 use crate::routing::Routing;
 use crate::server::storage;
-use crate::{Principal, Role, Server, auth};
+use crate::{Principal, Server, auth};
 
 /// What a tenant reads in the place of a key of the platform's.
 const PLATFORM: &str = "platform";
@@ -28,7 +28,7 @@ impl Server {
         tenant: &TenantName,
         query: AuditQuery,
     ) -> Result<Vec<AuditInfo>, ServiceError> {
-        let id = auth::administered(&self.routing.load(), principal, tenant)?.id;
+        let id = auth::tenant(&self.routing.load(), principal, tenant, Action::AuditRead)?.id;
         self.audit_of(principal, Some(id), query).await
     }
 
@@ -37,7 +37,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles.
     pub async fn audit_of_all(&self, principal: &Principal, query: AuditQuery) -> Result<Vec<AuditInfo>, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         self.audit_of(principal, None, query).await
     }
 
@@ -46,7 +46,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles, 503 while somebody else's check runs.
     pub async fn verify_audit(&self, principal: &Principal) -> Result<AuditVerification, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         // It reads everything, on one of the store's few connections.
         let _alone = self.verifying.try_lock().map_err(|_| {
             ServiceError::new(ErrorCode::Unavailable, "the audit trail is being verified already; try again shortly")
@@ -76,8 +76,12 @@ fn info(record: AuditRecord, reader: &Principal, routing: &Routing) -> AuditInfo
         Some(tenant) => tenant.name.to_string(),
         None => tenant.to_string(),
     };
-    let is_platform = reader.role == Role::PlatformAdmin;
+    let is_platform = reader.is_platform_admin();
     let mut source = entry.source;
+    let actor_id = match &entry.actor {
+        AuditActor::Key { tenant, .. } => Some(*tenant),
+        AuditActor::Server | AuditActor::Unknown { .. } => None,
+    };
     let actor = match entry.actor {
         AuditActor::Server => AuditActorInfo::Server,
         AuditActor::Key { tenant, .. } if !is_platform && tenant != reader.tenant => {
@@ -86,12 +90,8 @@ fn info(record: AuditRecord, reader: &Principal, routing: &Routing) -> AuditInfo
         }
         AuditActor::Unknown { key } => AuditActorInfo::Unknown { key },
         AuditActor::Key { tenant, key, role } => {
-            AuditActorInfo::Key { tenant: name(tenant), key: Some(key), role: Some(role) }
+            AuditActorInfo::Key { tenant: name(tenant), key: Some(key), role: Some(role.into()) }
         }
-    };
-    let actor_id = match entry.actor {
-        AuditActor::Key { tenant, .. } => Some(tenant),
-        AuditActor::Server | AuditActor::Unknown { .. } => None,
     };
     AuditInfo {
         sequence,

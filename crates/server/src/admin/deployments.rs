@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tenantry_store::Store;
-use tenantry_types::{ModelName, ServiceError, TenantName};
+use tenantry_types::{Action, ModelName, ServiceError, TenantName};
 
 use super::{DeploymentChange, DeploymentInfo};
 use crate::audit::Deed;
@@ -37,7 +37,7 @@ impl Server {
         model: &ModelName,
         change: DeploymentChange,
     ) -> Result<DeploymentInfo, ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::DeploymentWrite)?;
         let idle_after_ms = match change.idle_after {
             None => None,
             Some(idle_after) => Some(

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tenantry_types::model::{Registration, VersionSettings};
 use tenantry_types::{
-    DeploymentId, Digest, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, ShareSettings,
-    TenantId, TenantName, VersionId,
+    DeploymentId, Digest, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId, OrganisationName, Scope,
+    ShareSettings, TenantId, TenantName, VersionId,
 };
 
 use crate::{Role, Sharing};
@@ -118,10 +118,21 @@ pub struct ShareChange {
 pub struct NewKey {
     /// What it may do.
     pub role: Role,
+    /// What it is confined to besides.
+    pub scope: Scope,
     /// Free text for people.
     pub label: String,
     /// How long it is valid; `None`: until revoked.
     pub expires_in: Option<Duration>,
+    /// Who a client's certificate must say he is, for a key that has no secret. For platform admins.
+    pub certificate: Option<String>,
+}
+
+impl NewKey {
+    /// A key of a role, confined to nothing, without an end.
+    pub fn of(role: Role) -> Self {
+        Self { role, scope: Scope::default(), label: String::new(), expires_in: None, certificate: None }
+    }
 }
 
 /// A key without its secret.
@@ -131,6 +142,10 @@ pub struct KeyInfo {
     pub id: KeyId,
     /// What it may do.
     pub role: Role,
+    /// What it is confined to besides.
+    pub scope: Scope,
+    /// Who a client's certificate must say he is, where it has no secret.
+    pub certificate: Option<String>,
     /// Free text for people.
     pub label: String,
     /// When it was created, milliseconds since the Unix epoch.
@@ -139,6 +154,8 @@ pub struct KeyInfo {
     pub expires_ms: Option<i64>,
     /// When it was revoked, milliseconds since the Unix epoch.
     pub revoked_ms: Option<i64>,
+    /// When it was last used, milliseconds since the Unix epoch; to the minute where the server was started since.
+    pub last_used_ms: Option<i64>,
 }
 
 /// A key just made. The secret is nowhere else and cannot be shown again.
@@ -146,8 +163,8 @@ pub struct KeyInfo {
 pub struct CreatedKey {
     /// The key.
     pub key: KeyInfo,
-    /// What goes after `Authorization: Bearer`.
-    pub secret: String,
+    /// What goes after `Authorization: Bearer`; none where a certificate proves it.
+    pub secret: Option<String>,
 }
 
 impl std::fmt::Debug for CreatedKey {
@@ -467,8 +484,8 @@ pub enum AuditActorInfo {
         tenant: String,
         /// The key, for those who may know it.
         key: Option<KeyId>,
-        /// What it allowed.
-        role: Option<Role>,
+        /// What it was to its tenant then: its role, or its roles with a `+` between them.
+        role: Option<String>,
     },
     /// Somebody who could not prove who he is.
     Unknown {

@@ -10,6 +10,7 @@ mod keys;
 mod models;
 mod organisations;
 mod policy;
+mod roles;
 mod shares;
 mod status;
 mod tenants;
@@ -30,21 +31,22 @@ pub use usage::{UsageAsk, UsageInfo, UsageRecordInfo};
 
 use std::sync::Arc;
 
-use tenantry_types::{ModelName, ModelRef, ServiceError, TenantName};
+use tenantry_types::{Action, ModelName, ModelRef, ServiceError, TenantName};
 
 use crate::routing::{RoutedModel, Routing, unknown_model};
-use crate::{Principal, Role, Server, auth};
+use crate::{Principal, Server, auth};
 
 impl Server {
-    /// A model of a tenant the caller administers.
-    pub(crate) fn administered_model(
+    /// A model with which the caller may do what is more than to use it or to look at it.
+    pub(crate) fn managed_model(
         &self,
         principal: &Principal,
         owner: &TenantName,
         model: &ModelName,
+        action: Action,
     ) -> Result<Arc<RoutedModel>, ServiceError> {
         let routing = self.routing.load();
-        auth::administered(&routing, principal, owner)?;
+        auth::owner(&routing, principal, owner, model, action)?;
         find(&routing, owner, model).ok_or_else(|| unknown(owner, model))
     }
 
@@ -57,7 +59,7 @@ impl Server {
     ) -> Result<Arc<RoutedModel>, ServiceError> {
         let routing = self.routing.load();
         find(&routing, owner, model)
-            .filter(|found| principal.role == Role::PlatformAdmin || found.is_visible_to(principal.tenant))
+            .filter(|found| principal.may(Action::ModelRead, found))
             .ok_or_else(|| unknown(owner, model))
     }
 }

@@ -1,15 +1,16 @@
 //! Models.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tenantry_store::{Model, ModelSearch, ModelUpdate, Store};
-use tenantry_types::{ModelName, ServiceError, TenantName};
+use tenantry_types::{Action, ModelName, ServiceError, TenantName};
 
 use super::{AliasInfo, ModelChange, ModelInfo, ModelQuery};
 use crate::audit::Deed;
 use crate::routing::RoutedModel;
 use crate::server::{storage, unix_ms};
-use crate::{Principal, Role, Server, Sharing, auth};
+use crate::{Principal, Server, Sharing, auth};
 
 impl Server {
     /// One model.
@@ -39,11 +40,9 @@ impl Server {
         query: ModelQuery,
     ) -> Result<Vec<ModelInfo>, ServiceError> {
         let routing = self.routing.load_full();
-        let sees_all = auth::readable(&routing, principal, owner).is_ok();
-        let visible = |model: &&Arc<RoutedModel>| {
-            *model.owner.name == *owner
-                && (principal.role == Role::PlatformAdmin || model.is_visible_to(principal.tenant))
-        };
+        let sees_all = auth::tenant(&routing, principal, owner, Action::TenantRead).is_ok();
+        let visible =
+            |model: &&Arc<RoutedModel>| *model.owner.name == *owner && principal.may(Action::ModelRead, model);
         let visible: std::collections::HashMap<_, _> =
             routing.models().filter(visible).map(|model| (model.id, model)).collect();
         let tenant = routing
@@ -79,7 +78,10 @@ impl Server {
         model: &ModelName,
         change: ModelChange,
     ) -> Result<ModelInfo, ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::ModelWrite)?;
+        if change.shared.is_some() {
+            self.managed_model(principal, owner, model, Action::ModelShare)?;
+        }
         let update = ModelUpdate {
             description: change.description,
             framework: change.framework,
@@ -91,7 +93,11 @@ impl Server {
         let (id, deed) = (routed.id, Deed::of_model(&routed, "model.update", "").with(told(&update)));
         let set = async move |store: Store| store.update_model(id, update, unix_ms()).await.map_err(storage);
         let stored = self.write_audited(principal, deed, set).await?;
-        Ok(self.model_info(principal, &self.administered_model(principal, owner, model).unwrap_or(routed), stored))
+        Ok(self.model_info(
+            principal,
+            &self.managed_model(principal, owner, model, Action::ModelWrite).unwrap_or(routed),
+            stored,
+        ))
     }
 
     /// Deletes a model with its versions, aliases and the files nothing else refers to.
@@ -104,7 +110,7 @@ impl Server {
         owner: &TenantName,
         model: &ModelName,
     ) -> Result<(), ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::ModelWrite)?;
         let deed = Deed::of_model(&routed, "model.delete", "");
         let delete = async move |store: Store| store.delete_model(routed.id).await.map_err(storage);
         self.write_audited(principal, deed, delete).await
@@ -122,7 +128,11 @@ impl Server {
             framework: model.framework,
             tags: model.tags,
             dependencies: model.dependencies,
-            shared: model.shared,
+            shared: match model.shared {
+                // With whom else it is shared is its owner's to know.
+                Sharing::Tenants(_) if !principal.may(Action::ModelShare, routed) => Sharing::Tenants(BTreeSet::new()),
+                shared => shared,
+            },
             min_isolation: model.min_isolation,
             effective_min_isolation: self.effective_minimum(routed.demanded_by(&self.routing.load(), principal)),
             created_ms: model.created_ms,
@@ -142,7 +152,12 @@ fn told(update: &ModelUpdate) -> String {
         framework.as_ref().map(|_| "framework".to_owned()),
         tags.as_ref().map(|_| "tags".to_owned()),
         dependencies.as_ref().map(|_| "dependencies".to_owned()),
-        shared.map(|shared| format!("shared {}", shared.as_str())),
+        shared.as_ref().map(|shared| match shared {
+            Sharing::Tenants(names) => {
+                format!("shared {}", names.iter().map(TenantName::as_str).collect::<Vec<_>>().join(" "))
+            }
+            Sharing::Private | Sharing::Everyone => format!("shared {}", shared.as_str()),
+        }),
         min_isolation.map(|level| format!("min_isolation {level}")),
     ];
     named.into_iter().flatten().collect::<Vec<_>>().join(", ")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tenantry_store::Store;
-use tenantry_types::{ErrorCode, OrganisationId, OrganisationName, ServiceError};
+use tenantry_types::{Action, ErrorCode, OrganisationId, OrganisationName, ServiceError};
 
 use super::OrganisationInfo;
 use crate::audit::Deed;
@@ -21,7 +21,7 @@ impl Server {
         principal: &Principal,
         name: &OrganisationName,
     ) -> Result<OrganisationInfo, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformWrite)?;
         let (name, deed) = (name.clone(), Deed::of_platform("organisation.create", name));
         let create = async move |store: Store| store.create_organisation(&name, unix_ms()).await.map_err(storage);
         let made = self.write_audited(principal, deed, create).await?;
@@ -33,7 +33,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles than platform admin.
     pub fn organisations(&self, principal: &Principal) -> Result<Vec<OrganisationInfo>, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         let routing = self.routing.load();
         let mut organisations: Vec<OrganisationInfo> =
             routing.organisations.values().map(|organisation| info(organisation, &routing)).collect();
@@ -50,7 +50,7 @@ impl Server {
         principal: &Principal,
         name: &OrganisationName,
     ) -> Result<(), ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformWrite)?;
         let id = find(&self.routing.load(), name)?.organisation.id;
         let deed = Deed::of_platform("organisation.delete", name);
         let delete = async move |store: Store| store.delete_organisation(id).await.map_err(storage);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tenantry_store::{ShareRecord, Store};
-use tenantry_types::{ErrorCode, KeyId, ModelRef, ServiceError, ShareSettings, ShareSubject, TenantName};
+use tenantry_types::{Action, ErrorCode, KeyId, ModelRef, ServiceError, ShareSettings, ShareSubject, TenantName};
 
 use super::organisations;
 use super::{ShareChange, ShareInfo, SharePlace};
@@ -14,7 +14,7 @@ use crate::audit::Deed;
 use crate::routing::{RoutedModel, RoutedShare, RoutedTenant, Routing, unknown_model};
 use crate::server::storage;
 use crate::shares::{self, SlotGroups};
-use crate::{Principal, Role, Server, auth};
+use crate::{Principal, Server, auth};
 
 /// A node of the share tree, found.
 struct Found {
@@ -55,7 +55,7 @@ impl Server {
     /// 404 for another tenant.
     pub fn shares(&self, principal: &Principal, tenant: &TenantName) -> Result<Vec<ShareInfo>, ServiceError> {
         let routing = self.routing.load();
-        let routed = auth::readable(&routing, principal, tenant)?;
+        let routed = auth::tenant(&routing, principal, tenant, Action::TenantRead)?;
         let own = self.found(&routing, principal, &SharePlace::Tenant(tenant.clone()))?;
         let found = |place, share: &RoutedShare| Found {
             place,
@@ -67,7 +67,7 @@ impl Server {
         let mut deployments: Vec<(ModelRef, &RoutedShare)> = routing
             .models()
             // One that is private again is its owner's alone; what was set for it still counts, and a platform admin sees it.
-            .filter(|model| model.is_visible_to(routed.id) || principal.role == Role::PlatformAdmin)
+            .filter(|model| model.is_visible_to(routed.id) || principal.is_platform_admin())
             .filter_map(|model| Some((model.reference.clone(), routed.deployments.get(&model.deployment.id)?)))
             .collect();
         deployments.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -96,7 +96,7 @@ impl Server {
             let routing = self.routing.load();
             let found = self.found(&routing, principal, place)?;
             // First, so that nobody learns from a refusal what there is beyond his own.
-            check_role(principal, &found, &change)?;
+            check_role(&routing, principal, &found, &change)?;
             let organisation = match &change.organisation {
                 Some(name) => Some(organisations::find(&routing, name)?.organisation.id),
                 None => None,
@@ -106,7 +106,7 @@ impl Server {
             self.check_rights(principal, &found, &settings, &groups)?;
             // What a tenant's admin may ask for depends on what there is: if that changes meanwhile, he has to ask again.
             let seen = found.record.as_ref().map_or(0, |record| record.generation);
-            let generation = if principal.role == Role::PlatformAdmin { None } else { Some(seen) };
+            let generation = if principal.is_platform_admin() { None } else { Some(seen) };
             let deed = found.deed(&settings);
             (found.subject, settings, found.record, change.generation.or(generation), deed)
         };
@@ -147,7 +147,7 @@ impl Server {
         settings: &ShareSettings,
         groups: &SlotGroups,
     ) -> Result<(), ServiceError> {
-        let (Role::Admin, Some(tenant)) = (principal.role, &found.tenant) else { return Ok(()) };
+        let Some(tenant) = found.tenant.as_ref().filter(|_| !principal.is_platform_admin()) else { return Ok(()) };
         let outer = shares::of_tenant(&tenant.settings(), &self.limits, groups);
         let stored = found.record.as_ref().map(|record| record.settings.clone()).unwrap_or_default();
         match shares::raise(settings, &stored, &outer) {
@@ -167,22 +167,22 @@ impl Server {
         let place_of = place.clone();
         let (subject, record, tenant) = match place {
             SharePlace::Organisation(name) => {
-                auth::platform_admin(principal)?;
+                auth::platform(principal, Action::PlatformRead)?;
                 let found = organisations::find(routing, name)?;
                 (ShareSubject::Organisation(found.organisation.id), found.share.clone(), None)
             }
             SharePlace::Tenant(name) => {
-                let tenant = auth::readable(routing, principal, name)?;
+                let tenant = auth::tenant(routing, principal, name, Action::TenantRead)?;
                 (ShareSubject::Tenant(tenant.id), tenant.share.clone(), Some(Arc::clone(tenant)))
             }
             SharePlace::Deployment { tenant, model } => {
-                let tenant = auth::readable(routing, principal, tenant)?;
+                let tenant = auth::tenant(routing, principal, tenant, Action::TenantRead)?;
                 let model = called(routing, principal, tenant, model)?;
                 let share = tenant.deployments.get(&model.deployment.id).map(|share| share.record.clone());
                 (ShareSubject::Deployment(tenant.id, model.deployment.id), share, Some(Arc::clone(tenant)))
             }
             SharePlace::Key { tenant, key } => {
-                let tenant = auth::readable(routing, principal, tenant)?;
+                let tenant = auth::tenant(routing, principal, tenant, Action::TenantRead)?;
                 let share = tenant.keys.get(key).map(|share| share.record.clone());
                 known_key(routing, tenant, *key)?;
                 (ShareSubject::Key(tenant.id, *key), share, Some(Arc::clone(tenant)))
@@ -208,19 +208,25 @@ impl Server {
 }
 
 /// Who may set anything here at all.
-fn check_role(principal: &Principal, found: &Found, change: &ShareChange) -> Result<(), ServiceError> {
-    let refused = |text: &'static str| Err(ServiceError::new(ErrorCode::PermissionDenied, text));
-    match (principal.role, found.subject) {
-        (Role::PlatformAdmin, _) => Ok(()),
-        (Role::Admin, ShareSubject::Deployment(..) | ShareSubject::Key(..)) => {
-            if change.organisation.is_some() || change.settings.slot_group.is_some() {
-                return refused("`organisation` and `slot_group` are a tenant's, and set by a platform admin");
-            }
-            Ok(())
-        }
-        (Role::Admin, _) => auth::platform_admin(principal),
-        (Role::Invoker, _) => refused("this needs a key of role `admin`"),
+fn check_role(
+    routing: &Routing,
+    principal: &Principal,
+    found: &Found,
+    change: &ShareChange,
+) -> Result<(), ServiceError> {
+    if principal.is_platform_admin() {
+        return Ok(());
     }
+    let Some(tenant) = &found.tenant else { return Err(auth::denied(Action::PlatformWrite)) };
+    if matches!(found.subject, ShareSubject::Tenant(_) | ShareSubject::Organisation(_)) {
+        return Err(auth::denied(Action::TenantManage));
+    }
+    auth::tenant(routing, principal, &tenant.name, Action::ShareWrite)?;
+    if change.organisation.is_some() || change.settings.slot_group.is_some() {
+        let text = "`organisation` and `slot_group` are a tenant's, and set by a platform admin";
+        return Err(ServiceError::new(ErrorCode::PermissionDenied, text));
+    }
+    Ok(())
 }
 
 async fn set(
@@ -244,7 +250,7 @@ fn called<'a>(
     let had = || {
         let of_name = routing.models().find(|known| known.reference == *model)?;
         let is_known = tenant.deployments.contains_key(&of_name.deployment.id);
-        (is_known && principal.role == Role::PlatformAdmin).then_some(of_name)
+        (is_known && principal.is_platform_admin()).then_some(of_name)
     };
     routing.model(tenant.id, &tenant.name, model).ok().or_else(had).ok_or_else(|| unknown_model(model))
 }

@@ -1,7 +1,7 @@
 //! The server at a glance.
 
 use tenantry_node::{WorkerState, WorkerStats};
-use tenantry_types::{DataOwner, ServiceError, TenantId};
+use tenantry_types::{Action, DataOwner, ServiceError, TenantId};
 
 use super::{ServerStatus, WorkerInfo};
 use crate::routing::Routing;
@@ -13,7 +13,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles.
     pub fn status(&self, principal: &Principal) -> Result<ServerStatus, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         let routing = self.routing.load();
         let stats = self.node.stats();
         Ok(ServerStatus {
@@ -39,7 +39,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles.
     pub fn admin_metrics_text(&self, principal: &Principal) -> Result<String, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         Ok(self.metrics_text())
     }
 }

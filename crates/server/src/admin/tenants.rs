@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tenantry_store::{Store, TenantMinimumChange};
-use tenantry_types::{ErrorCode, ServiceError, TenantName};
+use tenantry_types::{Action, ErrorCode, ServiceError, TenantName};
 
 use super::{TenantChange, TenantInfo, TenantIsolation};
 use crate::audit::Deed;
 use crate::routing::RoutedTenant;
 use crate::server::{storage, unix_ms};
-use crate::{Principal, Role, Server, auth};
+use crate::{Principal, Server, auth};
 
 impl Server {
     /// Creates a tenant. For platform admins.
@@ -21,7 +21,7 @@ impl Server {
         principal: &Principal,
         name: &TenantName,
     ) -> Result<TenantInfo, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::TenantManage)?;
         let (name, deed) = (name.clone(), Deed::of_platform("tenant.create", name));
         let create = async move |store: Store| store.create_tenant(&name, false, unix_ms()).await.map_err(storage);
         let tenant = self.write_audited(principal, deed, create).await?;
@@ -31,8 +31,7 @@ impl Server {
     /// All tenants by name for a platform admin; the caller's own for everybody else.
     pub fn tenants(&self, principal: &Principal) -> Vec<TenantInfo> {
         let routing = self.routing.load();
-        let is_shown =
-            |tenant: &&Arc<RoutedTenant>| principal.role == Role::PlatformAdmin || tenant.id == principal.tenant;
+        let is_shown = |tenant: &&Arc<RoutedTenant>| principal.is_platform_admin() || tenant.id == principal.tenant;
         let mut tenants: Vec<TenantInfo> =
             routing.tenants.values().filter(is_shown).map(|tenant| self.tenant_info(tenant)).collect();
         tenants.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -44,7 +43,7 @@ impl Server {
     /// # Errors
     /// 404 for a tenant that does not exist or is not the caller's.
     pub fn tenant(&self, principal: &Principal, name: &TenantName) -> Result<TenantInfo, ServiceError> {
-        auth::readable(&self.routing.load(), principal, name).map(|tenant| self.tenant_info(tenant))
+        auth::tenant(&self.routing.load(), principal, name, Action::TenantRead).map(|tenant| self.tenant_info(tenant))
     }
 
     /// Changes how well a tenant's workers must be kept apart. In force when this returns: what runs below the new minimum
@@ -59,9 +58,9 @@ impl Server {
         name: &TenantName,
         change: TenantChange,
     ) -> Result<TenantInfo, ServiceError> {
-        let tenant = auth::administered(&self.routing.load(), principal, name).map(Arc::clone)?;
+        let tenant = auth::tenant(&self.routing.load(), principal, name, Action::TenantWrite).map(Arc::clone)?;
         if change.platform_min_isolation.is_some() {
-            auth::platform_admin(principal)?;
+            auth::platform(principal, Action::TenantManage)?;
         }
         let change = TenantMinimumChange { platform: change.platform_min_isolation, own: change.min_isolation };
         let platform = change.platform.map(|level| format!("platform {level}"));
@@ -77,8 +76,8 @@ impl Server {
     /// # Errors
     /// 404 for a tenant there is not or another's, 403 for other roles, 409 for the operator's own.
     pub async fn delete_tenant(self: &Arc<Self>, principal: &Principal, name: &TenantName) -> Result<(), ServiceError> {
-        let tenant = auth::readable(&self.routing.load(), principal, name).map(Arc::clone)?;
-        auth::platform_admin(principal)?;
+        let tenant = auth::tenant(&self.routing.load(), principal, name, Action::TenantRead).map(Arc::clone)?;
+        auth::platform(principal, Action::TenantManage)?;
         if tenant.operator {
             return Err(ServiceError::new(ErrorCode::Conflict, "the operator's own tenant cannot be deleted"));
         }

@@ -6,7 +6,7 @@ use std::io::Read;
 use bytes::Bytes;
 use tenantry_store::{Store, StoredFile, UploadError};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
-use tenantry_types::{Digest, ErrorCode, ServiceError, TenantId, TenantName};
+use tenantry_types::{Action, Digest, ErrorCode, ServiceError, TenantId, TenantName};
 
 use super::ArtefactInfo;
 use crate::archive::{self, ArchiveError, ArchiveLimits};
@@ -59,7 +59,7 @@ impl Server {
     ) -> Result<Upload, ServiceError> {
         let (tenant, permit) = {
             let routing = self.routing.load();
-            let tenant = auth::administered(&routing, principal, owner)?;
+            let tenant = auth::tenant(&routing, principal, owner, Action::VersionWrite)?;
             if content_length.is_some_and(|length| length > self.limits.max_model_bytes) {
                 return Err(ServiceError::new(
                     ErrorCode::TooLarge,

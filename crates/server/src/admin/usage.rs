@@ -2,7 +2,7 @@
 
 use tenantry_store::{BootAccount, UsageGroup, UsageQuery, UsageRecord, UsageRow};
 use tenantry_types::usage::UsageKey;
-use tenantry_types::{ErrorCode, ServiceError, TenantId, TenantName};
+use tenantry_types::{Action, ErrorCode, ServiceError, TenantId, TenantName};
 
 use crate::server::storage;
 use crate::{Principal, Server, auth};
@@ -45,7 +45,7 @@ impl Server {
         tenant: &TenantName,
         ask: UsageAsk,
     ) -> Result<Vec<UsageInfo>, ServiceError> {
-        let tenant = auth::readable(&self.routing.load(), principal, tenant)?.id;
+        let tenant = auth::tenant(&self.routing.load(), principal, tenant, Action::UsageRead)?.id;
         self.usage_of(Some(tenant), ask).await
     }
 
@@ -54,7 +54,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles, 501 where usage is not recorded.
     pub async fn usage_of_all(&self, principal: &Principal, ask: UsageAsk) -> Result<Vec<UsageInfo>, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         self.usage_of(None, ask).await
     }
 
@@ -69,7 +69,7 @@ impl Server {
         after: Option<UsageKey>,
         limit: Option<u32>,
     ) -> Result<Vec<UsageRecordInfo>, ServiceError> {
-        let tenant = auth::administered(&self.routing.load(), principal, tenant)?.id;
+        let tenant = auth::tenant(&self.routing.load(), principal, tenant, Action::UsageExport)?.id;
         self.records_of(Some(tenant), after, limit).await
     }
 
@@ -83,7 +83,7 @@ impl Server {
         after: Option<UsageKey>,
         limit: Option<u32>,
     ) -> Result<Vec<UsageRecordInfo>, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         self.records_of(None, after, limit).await
     }
 
@@ -93,7 +93,7 @@ impl Server {
     /// # Errors
     /// 403 for other roles, 501 where usage is not recorded.
     pub async fn usage_accounts(&self, principal: &Principal) -> Result<Vec<BootAccount>, ServiceError> {
-        auth::platform_admin(principal)?;
+        auth::platform(principal, Action::PlatformRead)?;
         self.up_to_date().await?;
         self.store.usage_accounts().await.map_err(storage)
     }

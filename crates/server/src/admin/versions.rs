@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_store::{NewModel, Store, StoredFile, Version, VersionState as StoredState};
-use tenantry_types::{Level, ModelName, ModelRef, ServiceError, TenantId, TenantName};
+use tenantry_types::{Action, Level, ModelName, ModelRef, ServiceError, TenantId, TenantName};
 use tokio::time::Instant;
 
 use super::{FileInfo, NewVersion, Residency, VersionInfo, VersionState};
@@ -32,7 +32,7 @@ impl Server {
     ) -> Result<VersionInfo, ServiceError> {
         let (tenant, permit, deed) = {
             let routing = self.routing.load();
-            let tenant = auth::administered(&routing, principal, owner)?;
+            let tenant = auth::owner(&routing, principal, owner, model, Action::VersionWrite)?;
             let demanded = registered_at(&routing, tenant, model, new.min_isolation);
             self.check_minimum(demanded, &ModelRef { owner: Some(owner.clone()), name: model.clone() })?;
             let object = format!("{}/{model}", tenant.name);
@@ -43,7 +43,7 @@ impl Server {
         let (plain, name) = (self.store.clone(), model.clone());
         let create = async move |store: Store| create(&plain, &store, tenant, &name, files, new).await;
         let version = self.write_audited(principal, deed, create).await?;
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::VersionWrite)?;
         Ok(self.version_info(&routed, version))
     }
 
@@ -100,7 +100,7 @@ impl Server {
         model: &ModelName,
         number: u32,
     ) -> Result<(), ServiceError> {
-        let routed = self.administered_model(principal, owner, model)?;
+        let routed = self.managed_model(principal, owner, model, Action::VersionWrite)?;
         let deed = Deed::of_model(&routed, "version.delete", &format!(":{number}"));
         let delete = async move |store: Store| {
             let version = store.version_by_number(routed.id, number).await.map_err(storage)?;

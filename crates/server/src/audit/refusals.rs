@@ -17,7 +17,7 @@ use tenantry_types::{ErrorCode, KeyId, MonotonicTime};
 use tokio::sync::Notify;
 
 use crate::server::unix_ms;
-use crate::{Principal, Role, Server, auth};
+use crate::{Principal, Server, auth};
 
 /// What the records call it.
 const ACTION: &str = "access.refused";
@@ -151,18 +151,18 @@ impl Server {
         let tenant = match code {
             ErrorCode::PermissionDenied => Some(principal.tenant),
             // It names what is another tenant's, which the caller's own admins may not know either.
-            ErrorCode::NotFound if is_anothers && principal.role != Role::PlatformAdmin => None,
+            ErrorCode::NotFound if is_anothers && !principal.is_platform_admin() => None,
             _ => return,
         };
         let entry = AuditEntry {
             at_ms: unix_ms(),
-            actor: AuditActor::Key { tenant: principal.tenant, key: principal.key, role: principal.role },
+            actor: AuditActor::Key { tenant: principal.tenant, key: principal.key, role: principal.role_text() },
             source: principal.source,
             tenant,
             action: ACTION.to_owned(),
             object: call.to_owned(),
             outcome: code.as_str().to_owned(),
-            detail: String::new(),
+            detail: principal.subject.as_ref().map(|subject| format!("by {subject}")).unwrap_or_default(),
         };
         let subject = Subject { source: principal.source, key: Some(principal.key), code: code.as_str() };
         self.refusals.note(self.node.now(), subject, entry);

@@ -44,7 +44,10 @@ async fn a_first_start_that_died_half_way_is_finished_by_the_next() {
     // Died after the key was made, before its file was written.
     write_private(&folder.path().join(PENDING_FILE), "").unwrap();
     let operator = store.create_tenant(&OPERATOR_TENANT.parse().unwrap(), true, 1).await.unwrap();
-    let (lost, _) = store.create_key(operator.id, Role::PlatformAdmin, KEY_LABEL, None, 1).await.unwrap();
+    let (lost, _) = store
+        .create_key(operator.id, NewKey { label: KEY_LABEL.to_owned(), ..NewKey::of(Role::PlatformAdmin) }, 1)
+        .await
+        .unwrap();
     ensure_operator(&store, folder.path(), 2).await.unwrap();
     let (kept, _) = KeySecret::parse(&secret(folder.path())).unwrap();
     assert_eq!(live_keys(&store).await, [kept]);

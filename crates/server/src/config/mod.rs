@@ -1,12 +1,14 @@
 //! Configuration in two types: [`Config`] as written in TOML, with units and without unknown keys, and [`Settings`]
 //! as meant, checked against each other. The reference page is generated from the same declarations ([`reference()`]).
 
+mod identity;
 mod reference;
 mod settings;
 mod slots;
 mod transport;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tenantry_node::{Layer, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
+pub(crate) use identity::is_fit_to_fetch;
+pub use identity::{IdentitySettings, IssuerSettings, TokenSettings};
 pub use reference::reference;
 pub use settings::{
     HttpSettings, Limits, LogFormat, LogSettings, SchedulerSettings, Settings, SettingsError, SlotGroupSettings,
@@ -261,6 +265,58 @@ table! {
 }
 
 table! {
+    /// Who is believed besides the holders of keys: `[[identity.issuer]]`, and `[identity.tokens]`.
+    IdentityTable {
+        /// OpenID providers and other issuers of signed tokens (JWT): see `[[identity.issuer]]`.
+        issuer: Vec<IssuerTable> = Vec::new();
+        /// Tokens of the server's own: see `[identity.tokens]`.
+        tokens: TokensTable = TokensTable::default();
+    }
+}
+
+table! {
+    /// An OpenID provider, or another issuer of signed tokens (JWT), whose bearers are let in; one table each. Its keys are read from it, and again when a token names a new one.
+    IssuerTable {
+        /// What its tokens say in `iss`. Its discovery document is at this address with `/.well-known/openid-configuration` behind it. https only, but on this machine.
+        url: String = String::new();
+        /// Where its keys are (JWKS); absent: where the discovery document says.
+        jwks_url: Option<String> = None;
+        /// What tokens for this server say in `aud`: one of these must be there.
+        audience: Vec<String> = Vec::new();
+        /// The signature algorithms that are accepted; those with shared secrets cannot be.
+        algorithms: Vec<String> = vec!["RS256".to_owned(), "ES256".to_owned(), "EdDSA".to_owned()];
+        /// How much its clock may differ from this machine's.
+        clock_skew: Span = Span::secs(60);
+        /// How often its keys are read again.
+        refresh: Span = Span::secs(300);
+        /// The file of the authorities, in PEM form, that signed its certificate; absent: the public ones.
+        ca: Option<PathBuf> = None;
+        /// The claim that names the tenant, such as `tenant` or `resource.tenant`.
+        tenant_claim: Option<String> = None;
+        /// The tenant of all its tokens, instead of a claim.
+        tenant: Option<String> = None;
+        /// The claim that lists roles or groups.
+        roles_claim: String = "roles".to_owned();
+        /// What the words in that claim mean here, such as `{ "ml-engineers" = "deployer" }`; absent: a word that names a role means that role, but never `platform_admin`.
+        roles: Option<BTreeMap<String, String>> = None;
+        /// The role of those whose claim has no word that means one; absent: they may do nothing.
+        default_role: Option<String> = None;
+    }
+}
+
+table! {
+    /// Short-lived tokens (JWT, Ed25519) that the holder of a key gets for it at `POST /oauth2/token` (client credentials), for programs that should not send the key with each request.
+    TokensTable {
+        /// Whether there are any.
+        enabled: bool = true;
+        /// What they say in `iss` and `aud`: where the server is reached, for clients that look for its documents under `/.well-known`.
+        issuer: String = "tenantry".to_owned();
+        /// How long one is valid. One whose key is revoked or expired is refused at once.
+        lifetime: Span = Span::secs(900);
+    }
+}
+
+table! {
     /// What the server writes about itself, to standard error.
     LogTable {
         /// Filter such as `info` or `info,tenantry_node=debug`.
@@ -296,6 +352,8 @@ pub struct Config {
     pub audit: AuditTable,
     /// What everybody used.
     pub ledger: LedgerTable,
+    /// Who is believed besides the holders of keys.
+    pub identity: IdentityTable,
     /// What the server writes about itself.
     pub log: LogTable,
 }
@@ -314,6 +372,7 @@ impl Default for Config {
             cache: CacheTable::default(),
             audit: AuditTable::default(),
             ledger: LedgerTable::default(),
+            identity: IdentityTable::default(),
             log: LogTable::default(),
         }
     }

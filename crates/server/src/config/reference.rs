@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, CacheTable, Config, EngineTable, HttpTable, Key, LedgerTable, LimitsTable, LogTable, QueueTable,
-    SchedulerTable, SlotGroupTable, StoreTable, TlsTable, WorkersTable,
+    AuditTable, CacheTable, Config, EngineTable, HttpTable, IdentityTable, IssuerTable, Key, LedgerTable, LimitsTable,
+    LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable, TokensTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -21,7 +21,7 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 11] = [
+    let tables: [(&str, &str, &[Key]); 12] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
         ("engine", EngineTable::DOC, EngineTable::KEYS),
@@ -32,6 +32,7 @@ pub fn reference() -> String {
         ("cache", CacheTable::DOC, CacheTable::KEYS),
         ("audit", AuditTable::DOC, AuditTable::KEYS),
         ("ledger", LedgerTable::DOC, LedgerTable::KEYS),
+        ("identity", IdentityTable::DOC, IdentityTable::KEYS),
         ("log", LogTable::DOC, LogTable::KEYS),
     ];
     for (name, doc, keys) in tables {
@@ -39,6 +40,12 @@ pub fn reference() -> String {
         if name == "http" {
             let tls = toml::Table::try_from(TlsTable::default()).unwrap_or_default();
             section(&mut page, Some("http.tls"), TlsTable::DOC, TlsTable::KEYS, Some(&tls));
+        }
+        if name == "identity" {
+            let issuer = toml::Table::try_from(IssuerTable::default()).unwrap_or_default();
+            section(&mut page, Some("[identity.issuer]"), IssuerTable::DOC, IssuerTable::KEYS, Some(&issuer));
+            let tokens = toml::Table::try_from(TokensTable::default()).unwrap_or_default();
+            section(&mut page, Some("identity.tokens"), TokensTable::DOC, TokensTable::KEYS, Some(&tokens));
         }
         if name == "workers" {
             let group = toml::Table::try_from(SlotGroupTable::default()).unwrap_or_default();

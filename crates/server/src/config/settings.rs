@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_node::{Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
+use super::identity::IdentitySettings;
 use super::slots;
 use super::transport::{self, TlsSettings};
 use super::{ByteSize, Config, Span};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How it is chosen what runs next.
     pub scheduler: SchedulerSettings,
+    /// Who is believed besides the holders of keys.
+    pub identity: IdentitySettings,
     /// What the service bounds.
     pub limits: Limits,
     /// What the server writes about itself.
@@ -293,6 +296,7 @@ impl Settings {
                 max_model_nodes: workers.max_model_nodes,
                 refuse_poison_for: workers.refuse_poison_for.0,
             },
+            identity: IdentitySettings::from_table(&config.identity)?,
             scheduler: SchedulerSettings {
                 policy: config.scheduler.policy,
                 quantum: config.scheduler.quantum.0,

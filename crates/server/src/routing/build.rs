@@ -1,6 +1,7 @@
 //! Building the next routing table from the catalogue and the table before it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use tenantry_store::{Alias, Catalogue, Deployment, Model, ShareRecord, Sharing, 
 use tenantry_types::model::{PipelineFacts, Registration};
 use tenantry_types::share::ShareTier;
 use tenantry_types::{
-    DataOwner, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, Signature, TenantId, TrustDomain, VersionId,
+    CustomRole, DataOwner, KeyId, ModelId, ModelName, ModelRef, OrganisationId, ShareSubject, Signature, TenantId,
+    TenantName, TrustDomain, VersionId,
 };
 
 use super::{
     RoutedDeployment, RoutedKey, RoutedModel, RoutedOrganisation, RoutedShare, RoutedState, RoutedTenant,
     RoutedVersion, Routing, Servable, key,
 };
+use crate::auth::Access;
 use crate::config::Limits;
 use crate::limits::{Gate, TenantGate};
 use crate::shares::{self, SlotGroups};
@@ -28,8 +31,9 @@ const MAX_BATCH_ROWS: u32 = 4096;
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 
 impl Routing {
-    /// The table of a catalogue. `previous` gives on what outlives a table; `limits` are the configuration's.
-    pub(crate) fn build(catalogue: Catalogue, previous: &Self, limits: &Limits) -> Self {
+    /// The table of a catalogue. `previous` gives on what outlives a table; `limits` are the configuration's; `access` says what
+    /// roles come to.
+    pub(crate) fn build(catalogue: Catalogue, previous: &Self, limits: &Limits, access: &Access) -> Self {
         let run_limit = limits.run_limit;
         let tree = shares::tree(&catalogue.shares, &SlotGroups::new(&limits.slot_groups));
         let mut by_tenant: HashMap<Option<TenantId>, Vec<ShareRecord>> = HashMap::new();
@@ -61,15 +65,32 @@ impl Routing {
                 (tenant.id, routed_tenant(tenant, records, previous, limits))
             })
             .collect();
-        let tenants_by_name = tenants.values().map(|tenant| ((*tenant.name).clone(), tenant.id)).collect();
-        let keys = catalogue
-            .keys
-            .into_iter()
-            .filter(|key| key.revoked_ms.is_none())
+        let mut roles: HashMap<TenantId, Vec<CustomRole>> = HashMap::new();
+        for (tenant, role) in catalogue.roles {
+            roles.entry(tenant).or_default().push(role);
+        }
+        let tenants_by_name: HashMap<TenantName, TenantId> =
+            tenants.values().map(|tenant| ((*tenant.name).clone(), tenant.id)).collect();
+        let live = catalogue.keys.into_iter().filter(|key| key.revoked_ms.is_none());
+        let keys: HashMap<KeyId, RoutedKey> = live
             .filter_map(|key| {
                 let tenant = Arc::clone(tenants.get(&key.tenant)?);
-                Some((key.id, RoutedKey { key, tenant }))
+                let custom = roles.get(&tenant.id).map_or(&[][..], Vec::as_slice);
+                let grants = access.grants(std::slice::from_ref(&key.role), tenant.operator, custom);
+                let actions = key.scope.action_set();
+                let grants = if key.scope.actions.is_none() { grants } else { Arc::new(grants.within(actions)) };
+                let used_ms = match previous.keys.get(&key.id) {
+                    Some(known) => Arc::clone(&known.used_ms),
+                    None => Arc::new(AtomicI64::new(key.last_used_ms.unwrap_or(0))),
+                };
+                let roles = Arc::from([key.role.clone()]);
+                let scope = Arc::new(key.scope.clone());
+                Some((key.id, RoutedKey { key, tenant, roles, grants, scope, used_ms }))
             })
+            .collect();
+        let certificates = keys
+            .values()
+            .filter_map(|routed| Some((routed.key.certificate.as_deref()?.into(), routed.key.id)))
             .collect();
 
         let known_models: HashMap<ModelId, &Arc<RoutedModel>> =
@@ -91,10 +112,24 @@ impl Routing {
             let versions = versions.remove(&model.id).unwrap_or_default();
             let aliases = aliases.remove(&model.id).unwrap_or_default();
             let name = key(owner.name.as_str(), model.name.as_str()).into_boxed_slice();
-            Some((name, Arc::new(routed_model(&model, owner, deployment, versions, aliases, previous, run_limit))))
+            let mut routed = routed_model(&model, owner, deployment, versions, aliases, previous, run_limit);
+            if let Sharing::Tenants(names) = &model.shared {
+                routed.shared_with = names.iter().filter_map(|name| tenants_by_name.get(name).copied()).collect();
+            }
+            Some((name, Arc::new(routed)))
         });
         let models = models.collect();
-        Self { revision: catalogue.revision, keys, tenants, tenants_by_name, organisations, shares: tree, models }
+        Self {
+            revision: catalogue.revision,
+            keys,
+            certificates,
+            tenants,
+            roles,
+            tenants_by_name,
+            organisations,
+            shares: tree,
+            models,
+        }
     }
 
     /// Versions this table had and `next` has not: the node may forget them.
@@ -201,7 +236,8 @@ fn routed_model(
         full_name,
         reference: ModelRef { owner: Some((*owner.name).clone()), name: model.name.clone() },
         owner,
-        shared: model.shared,
+        shared: model.shared.clone(),
+        shared_with: HashSet::new(),
         created_ms: model.created_ms,
         min_isolation: model.min_isolation,
         deployment: (&deployment).into(),

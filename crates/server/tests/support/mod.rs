@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use tenantry_node::{Layers, Node, NodeConfig};
 use tenantry_server::admin::{DeploymentChange, ModelChange, NewKey, NewVersion, VersionInfo, VersionState};
 use tenantry_server::config::Limits;
-use tenantry_server::{ADMIN_KEY_FILE, Inferred, OPERATOR_TENANT, Principal, Role, Server, ServerConfig, Sharing};
+use tenantry_server::{
+    ADMIN_KEY_FILE, Inferred, OPERATOR_TENANT, Presented, Principal, Role, Server, ServerConfig, Sharing,
+};
 use tenantry_store::{Store, StoreConfig};
 use tenantry_types::testing::cache::runtime_library;
 use tenantry_types::{DataType, InferRequest, Inputs, ModelName, ModelRef, ServiceError, Shape, TenantName, Tensor};
@@ -70,7 +72,7 @@ impl World {
         let node = Node::start(change_node(config), spawner, exits).unwrap();
         let mut limits = Limits::defaults();
         change(&mut limits);
-        let config = ServerConfig { data_dir: folder.to_owned(), limits };
+        let config = ServerConfig { data_dir: folder.to_owned(), identity: IdentitySettings::default(), limits };
         let server = Server::start(config, store, Arc::clone(&node)).await.unwrap();
         Self { server, node, folder: folder.to_owned(), _own: None }
     }
@@ -81,15 +83,16 @@ impl World {
     }
 
     pub(crate) fn login(&self, secret: &str) -> Result<Principal, ServiceError> {
-        self.server.authenticate(Some(&format!("Bearer {secret}")), None)
+        let authorization = format!("Bearer {secret}");
+        self.server.authenticate_now(&Presented { authorization: Some(&authorization), ..Presented::default() })
     }
 
     /// A new tenant and its admin.
     pub(crate) async fn tenant(&self, name: &str) -> Principal {
         self.server.create_tenant(&self.platform(), &tenant(name)).await.unwrap();
-        let new = NewKey { role: Role::Admin, label: "test".to_owned(), expires_in: None };
+        let new = NewKey { label: "test".to_owned(), ..NewKey::of(Role::Admin) };
         let key = self.server.create_key(&self.platform(), &tenant(name), new).await.unwrap();
-        self.login(&key.secret).unwrap()
+        self.login(key.secret.as_deref().unwrap()).unwrap()
     }
 
     /// Uploads a file, makes a version of it and waits until it is registered.

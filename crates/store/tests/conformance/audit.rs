@@ -3,7 +3,7 @@
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tenantry_store::limits::{MAX_AUDIT_DETAIL_CHARS, MAX_AUDIT_WORD_CHARS};
 use tenantry_store::{
-    AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification, NewVersion,
+    AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification, NewKey, NewVersion,
     ReadError, Role, Store, StoreConfig, Thing, WriteError,
 };
 use tenantry_types::{KeyId, TenantId};
@@ -34,10 +34,10 @@ fn actions(records: &[AuditRecord]) -> Vec<&str> {
 pub(crate) async fn is_written_with_what_it_tells_of_or_not_at_all(backend: Shared) {
     let (place, store) = backend.store().await;
     let acme = tenant(&store, "acme").await;
-    let actor = AuditActor::Key { tenant: acme.id, key: KeyId::from_parts(1, [1; 10]), role: Role::Admin };
+    let actor = AuditActor::Key { tenant: acme.id, key: KeyId::from_parts(1, [1; 10]), role: "admin".into() };
     let source = Some("2001:db8::7".parse().unwrap());
     let told = AuditEntry { actor, source, ..entry(Some(acme.id), "key.create", 7) };
-    let (key, _) = store.audited(told.clone()).create_key(acme.id, Role::Invoker, "", None, 7).await.unwrap();
+    let (key, _) = store.audited(told.clone()).create_key(acme.id, NewKey::of(Role::Invoker), 7).await.unwrap();
     let expected = AuditEntry { object: key.id.to_string(), ..told };
     let records = all(&store).await;
     assert_eq!((records.len(), records[0].sequence, &records[0].entry), (1, 1, &expected));
@@ -159,7 +159,7 @@ pub(crate) async fn has_one_order_however_many_write(backend: Shared) {
 async fn five(backend: &Shared) -> (Place, Store, AnyConnection) {
     let (place, store) = backend.store().await;
     let acme = tenant(&store, "acme").await;
-    let actor = AuditActor::Key { tenant: acme.id, key: KeyId::from_parts(1, [1; 10]), role: Role::Admin };
+    let actor = AuditActor::Key { tenant: acme.id, key: KeyId::from_parts(1, [1; 10]), role: "admin".into() };
     let unknown = AuditActor::Unknown { key: Some(KeyId::from_parts(2, [2; 10])) };
     let source = Some("127.0.0.1".parse().unwrap());
     store.append_audit(&[entry(None, "a1", 1), entry(None, "a2", 2)]).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
-use tenantry_store::{Catalogue, NewModel, NewVersion, ReadError, Role, Thing, VersionState};
+use tenantry_store::{Catalogue, NewKey, NewModel, NewVersion, ReadError, Role, Thing, VersionState};
 
 use crate::support::{Shared, file, model, optimised, pairs, ready, registration, tenant, upload, version};
 
@@ -43,7 +43,7 @@ pub(crate) async fn is_one_moment_however_busy_the_writers(backend: Shared) {
                     ready(&store, &mine, b"1").await;
                     ready(&store, &mine, b"2").await;
                     store.set_alias(mine.id, &"stable".parse().unwrap(), 1).await.unwrap();
-                    store.create_key(owner.id, Role::Admin, "", None, 1).await.unwrap();
+                    store.create_key(owner.id, NewKey::of(Role::Admin), 1).await.unwrap();
                     if round % 2 == 0 {
                         store.delete_tenant(owner.id).await.unwrap();
                     }

@@ -1,13 +1,16 @@
 //! Opening a store: again, twice, with the wrong database.
 
-use tenantry_store::{OpenError, Role, Store, StoreConfig};
+use tenantry_store::{NewKey, OpenError, Role, Store, StoreConfig};
 
 use crate::support::{Shared, model, ready, tenant};
 
 pub(crate) async fn again_finds_everything(backend: Shared) {
     let (place, store) = backend.store().await;
     let acme = tenant(&store, "acme").await;
-    store.create_key(acme.id, Role::Admin, "k", Some(9), 1).await.unwrap();
+    store
+        .create_key(acme.id, NewKey { label: "k".to_owned(), expires_ms: Some(9), ..NewKey::of(Role::Admin) }, 1)
+        .await
+        .unwrap();
     let mine = model(&store, acme.id, "m").await;
     let version = ready(&store, &mine, b"x").await;
     let before = store.catalogue().await.unwrap();

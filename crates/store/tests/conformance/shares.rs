@@ -1,6 +1,6 @@
 //! Organisations and the settings of the share tree.
 
-use tenantry_store::{Role, ShareRecord, Store, Thing, WriteError};
+use tenantry_store::{NewKey, Role, ShareRecord, Store, Thing, WriteError};
 use tenantry_types::share::{DeviceRate, RequestRate, ShareTier, WorkerLimits};
 use tenantry_types::{ErrorCode, KeyId, ServiceError, ShareSettings, ShareSubject, TenantId};
 
@@ -100,7 +100,7 @@ pub(crate) async fn settings_go_with_what_they_are_for(backend: Shared) {
     let (acme, globex) = (tenant(&store, "acme").await, tenant(&store, "globex").await);
     let mine = model(&store, globex.id, "m").await;
     let deployment = store.deployment(mine.id).await.unwrap().id;
-    let (key, _) = store.create_key(acme.id, Role::Invoker, "", None, 1).await.unwrap();
+    let (key, _) = store.create_key(acme.id, NewKey::of(Role::Invoker), 1).await.unwrap();
     let subjects = [
         ShareSubject::Tenant(acme.id),
         ShareSubject::Deployment(acme.id, deployment),

@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 use tenantry_types::{KeyId, TenantId};
 use utoipa::ToSchema;
 
-use super::Role;
-
 /// Who did something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditActor {
@@ -18,9 +16,9 @@ pub struct AuditActor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub key: Option<KeyId>,
-    /// What the key allowed.
+    /// What it was to its tenant then: its role, or its roles with a `+` between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<Role>,
+    pub role: Option<String>,
     /// Whether it was somebody who could not prove who he is; `key` is the one he named, if any. Absent: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,

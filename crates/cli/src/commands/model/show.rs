@@ -31,7 +31,7 @@ pub(super) fn run(client: &Client, model: &ModelRef, json: bool) -> Result<()> {
     line("made with", &model.framework);
     line("needs", &model.dependencies.join(", "));
     line("tags", &pairs(model.tags.iter()));
-    line("may use it", sharing_text(model.shared));
+    line("may use it", &sharing_text(&model));
     line("isolation", &minimum_text(&model));
     line("deployment", &deployment_text(&model.deployment));
     for alias in &model.aliases {
@@ -126,10 +126,15 @@ pub(super) fn deployment_text(deployment: &Deployment) -> String {
 }
 
 /// Who may use a model, in a few words.
-pub(super) fn sharing_text(shared: Sharing) -> &'static str {
-    match shared {
-        Sharing::Private => "its owner",
-        Sharing::Everyone => "every tenant",
+pub(super) fn sharing_text(model: &Model) -> String {
+    match model.shared {
+        Sharing::Private => "its owner".to_owned(),
+        Sharing::Everyone => "every tenant".to_owned(),
+        Sharing::Tenants if model.shared_with.is_empty() => "some tenants".to_owned(),
+        Sharing::Tenants => {
+            let names: Vec<&str> = model.shared_with.iter().map(|tenant| tenant.as_str()).collect();
+            format!("its owner and {}", names.join(", "))
+        }
     }
 }
 
