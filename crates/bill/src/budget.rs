@@ -5,6 +5,8 @@
 //! truth, and [`Budgets::restore`] takes over what it says.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tenantry_types::{DeploymentId, KeyId};
@@ -89,7 +91,15 @@ pub struct BudgetLimit {
     /// When to tell, in percent of the amount that are used; ascending.
     #[serde(default = "default_thresholds")]
     pub thresholds_percent: Vec<u16>,
+    /// Whether the platform set it: then nobody else changes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform: bool,
 }
+
+/// Text that names no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no limit: expected a meter and a period, and an id if it is a deployment's or key's, as in `requests.month`")]
+pub struct UnknownLimit;
 
 /// Limits that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -251,6 +261,36 @@ impl BudgetMeter {
             Self::DeviceTime => "device_time",
             Self::Tokens => "tokens",
             Self::Money => "money",
+        }
+    }
+}
+
+impl fmt::Display for LimitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.meter.as_str(), self.period.as_str())?;
+        match self.scope {
+            BudgetScope::Tenant => Ok(()),
+            BudgetScope::Deployment(deployment) => write!(f, ".{deployment}"),
+            BudgetScope::Key(key) => write!(f, ".{key}"),
+        }
+    }
+}
+
+impl FromStr for LimitKey {
+    type Err = UnknownLimit;
+    fn from_str(text: &str) -> Result<Self, UnknownLimit> {
+        let mut words = text.splitn(3, '.');
+        let (meter, period, id) = (words.next(), words.next(), words.next());
+        let meter = BudgetMeter::ALL.into_iter().find(|known| Some(known.as_str()) == meter);
+        let period = BudgetPeriod::ALL.into_iter().find(|known| Some(known.as_str()) == period);
+        let of_id = |id: &str| {
+            let deployment = id.parse().ok().map(BudgetScope::Deployment);
+            deployment.or_else(|| id.parse().ok().map(BudgetScope::Key))
+        };
+        let scope = id.map_or(Some(BudgetScope::Tenant), of_id);
+        match (scope, meter, period) {
+            (Some(scope), Some(meter), Some(period)) => Ok(Self { scope, meter, period }),
+            _ => Err(UnknownLimit),
         }
     }
 }
@@ -457,6 +497,21 @@ impl Budgets {
         let on_meter =
             limits.filter(|(key, counter)| key.meter == meter && counter.limit.enforcement != Enforcement::Watch);
         on_meter.map(|(_, counter)| counter.remaining(now_ms)).min_by_key(|left| (left.remaining, left.reset_at_ms))
+    }
+
+    /// Of all limits that apply, the one of which the least is left in proportion.
+    pub fn nearest(&self, now_ms: i64, subject: &Subject) -> Option<Remaining> {
+        let limits = subject.scopes().flat_map(|scope| of_scope(&self.counters, scope));
+        let enforced = limits.filter(|(_, counter)| counter.limit.enforcement != Enforcement::Watch);
+        enforced.map(|(_, counter)| counter.remaining(now_ms)).min_by_key(|left| {
+            let parts = u128::from(left.remaining).saturating_mul(1_000_000);
+            (parts.checked_div(u128::from(left.limit)).unwrap_or(0), left.reset_at_ms)
+        })
+    }
+
+    /// All limits, and what is left of each.
+    pub fn all(&self, now_ms: i64) -> impl Iterator<Item = (&BudgetLimit, Remaining)> {
+        self.counters.values().map(move |counter| (&counter.limit, counter.remaining(now_ms)))
     }
 
     /// The limits.

@@ -21,7 +21,10 @@ pub mod money;
 pub mod period;
 pub mod price;
 
-pub use budget::{Amounts, BudgetLimit, BudgetMeter, BudgetScope, Budgets, Crossed, Refused, Reservation, Subject};
+pub use budget::{
+    Amounts, BudgetLimit, BudgetMeter, BudgetScope, Budgets, Crossed, Enforcement, LimitKey, Refused, RefusedFor,
+    Remaining, Reservation, Subject,
+};
 pub use focus::{Parties, focus_csv};
 pub use invoice::{Billed, DaySum, Invoice, InvoiceError, LineItem};
 pub use meter::{Meter, Pool, Quantities, Unit};

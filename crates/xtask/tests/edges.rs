@@ -73,8 +73,9 @@ const UNFIT_WORDS: &[&str] = &[
 const TESTING_MODULE: &str = "testing";
 
 /// Crates that must not drag an async runtime or a network along, whatever else they do.
-const RUNTIME_FREE: &[&str] =
-    &["types", "policy", "sched", "plan", "bill", "sim", "oip", "pipeline", "import", "wire", "jail", "engine", "worker"];
+const RUNTIME_FREE: &[&str] = &[
+    "types", "policy", "sched", "plan", "bill", "sim", "oip", "pipeline", "import", "wire", "jail", "engine", "worker",
+];
 const RUNTIMES: &[&str] = &[
     "tokio",
     "tokio-util",

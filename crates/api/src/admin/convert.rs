@@ -1,5 +1,6 @@
 //! Between the server's values and the JSON of the API. Nothing is decided here.
 
+pub(super) mod billing;
 mod isolation;
 mod share;
 pub(super) mod usage;

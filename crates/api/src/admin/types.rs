@@ -1,6 +1,7 @@
 //! The JSON of the admin API, for its server and its clients. Times are milliseconds since the Unix epoch.
 
 mod audit;
+mod billing;
 mod isolation;
 mod share;
 mod usage;
@@ -15,6 +16,10 @@ use tenantry_types::{
 use utoipa::ToSchema;
 
 pub use audit::{Audit, AuditActor, AuditFault, AuditRecord, AuditVerification};
+pub use billing::{
+    Budget, BudgetEnforcement, BudgetMeter, BudgetPeriod, Budgets, Invoice, InvoiceLine, NewBudget, NewPricePlan,
+    Price, PricePlan, PricePlans,
+};
 pub use isolation::{Isolation, IsolationLevel, MissingBarrier, TenantChange, TenantIsolation};
 pub use share::{
     DeviceTime, EffectiveShare, NewOrganisation, Organisation, Organisations, Policy, RequestRate, SchedulerPolicy,

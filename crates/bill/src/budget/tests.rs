@@ -12,6 +12,7 @@ fn limit(scope: BudgetScope, meter: BudgetMeter, period: BudgetPeriod, amount: u
         enforcement: Enforcement::Hard,
         currency: (meter == BudgetMeter::Money).then(|| "EUR".parse().unwrap()),
         thresholds_percent: default_thresholds(),
+        platform: false,
     }
 }
 
@@ -197,6 +198,34 @@ fn limits_change_while_requests_run() {
     let left = budgets.remaining(0, &ANY);
     assert_eq!(left.first().map(|left| (left.used, left.reserved)), Some((40, 30)));
     budgets.release(third);
+}
+
+#[test]
+fn the_nearest_limit_is_the_one_with_the_least_left_in_proportion() {
+    let mut budgets = budgets(vec![requests(10), device(1_000)]);
+    let held = budgets.reserve(0, &ANY, amounts(1, 1)).unwrap();
+    let _ = budgets.settle(held, amounts(2, 500));
+    assert_eq!(budgets.nearest(0, &ANY).map(|left| left.key.meter), Some(BudgetMeter::DeviceTime));
+    assert_eq!(
+        budgets.all(0).map(|(limit, left)| (limit.amount, left.remaining)).collect::<Vec<_>>(),
+        [(10, 8), (1_000, 500)]
+    );
+    let watched = BudgetLimit { enforcement: Enforcement::Watch, ..device(1_000) };
+    assert_eq!(budgets.set_limits(vec![requests(10), watched]), Ok(Vec::new()));
+    assert_eq!(budgets.nearest(0, &ANY).map(|left| left.key.meter), Some(BudgetMeter::Requests));
+}
+
+#[test]
+fn limits_have_names() {
+    let key = KeyId::from_parts(1, [2; 10]);
+    let deployment = DeploymentId::from_parts(1, [2; 10]);
+    for scope in [BudgetScope::Tenant, BudgetScope::Key(key), BudgetScope::Deployment(deployment)] {
+        let named = limit(scope, BudgetMeter::DeviceTime, BudgetPeriod::Month, 1).key;
+        assert_eq!(named.to_string().parse(), Ok(named));
+    }
+    for wrong in ["", "requests", "requests.", "requests.year", "request.day", "requests.day.", "requests.day.ten_1"] {
+        assert_eq!(wrong.parse::<LimitKey>(), Err(UnknownLimit), "{wrong}");
+    }
 }
 
 #[test]

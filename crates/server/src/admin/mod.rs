@@ -4,12 +4,15 @@
 
 mod aliases;
 mod audit;
+mod budgets;
 mod deployments;
 mod info;
+mod invoices;
 mod keys;
 mod models;
 mod organisations;
 mod policy;
+mod prices;
 mod roles;
 mod shares;
 mod status;
@@ -18,12 +21,14 @@ mod uploads;
 mod usage;
 mod versions;
 
+pub use budgets::{BudgetChange, BudgetInfo, BudgetPlace};
 pub use info::{
     AliasInfo, ArtefactInfo, AuditActorInfo, AuditIds, AuditInfo, AuditQuery, CreatedKey, DeploymentChange,
     DeploymentInfo, FileInfo, KeyInfo, ModelChange, ModelInfo, ModelQuery, NewKey, NewVersion, OrganisationInfo,
     Residency, ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation,
     VersionInfo, VersionState, WorkerInfo,
 };
+pub use prices::{NewPlan, TenantPlans};
 pub use tenantry_store::{AuditFault, AuditFaultKind, AuditVerification};
 pub use tenantry_store::{BootAccount, UsageGroup};
 pub use uploads::Upload;

@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use tempfile::TempDir;
 use tenantry_node::{Layers, Node, NodeConfig};
 use tenantry_server::admin::{DeploymentChange, ModelChange, NewKey, NewVersion, VersionInfo, VersionState};
-use tenantry_server::config::Limits;
+use tenantry_server::config::{IdentitySettings, Limits};
 use tenantry_server::{
     ADMIN_KEY_FILE, Inferred, OPERATOR_TENANT, Presented, Principal, Role, Server, ServerConfig, Sharing,
 };

@@ -22,6 +22,7 @@ fn limit(scope: BudgetScope, meter: BudgetMeter, period: BudgetPeriod, amount: u
         enforcement: Enforcement::Hard,
         currency: None,
         thresholds_percent: vec![50, 100],
+        platform: false,
     }
 }
 

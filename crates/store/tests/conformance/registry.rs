@@ -90,7 +90,10 @@ pub(crate) async fn a_models_fields_change_and_bad_ones_are_refused(backend: Sha
     };
     let after = store.update_model(before.id, update.clone(), 21).await.unwrap();
     assert_eq!(Some(&after.description), update.description.as_ref());
-    assert_eq!((after.tags.clone(), after.shared, after.updated_ms), (pairs(&[("b", "3")]), Sharing::Everyone, 21));
+    assert_eq!(
+        (after.tags.clone(), after.shared.clone(), after.updated_ms),
+        (pairs(&[("b", "3")]), Sharing::Everyone, 21)
+    );
     assert_eq!((before.min_isolation, after.min_isolation), (Level::None, Level::Isolated));
     assert_eq!((after.created_ms, &after.framework), (before.created_ms, &before.framework));
     assert_eq!(store.model(before.id).await.unwrap(), after);
