@@ -2,6 +2,7 @@
 //! declarations.
 
 mod audit;
+mod billing;
 mod convert;
 mod document;
 mod encryption;
@@ -80,6 +81,15 @@ fn routes() -> OpenApiRouter<AdminState> {
         .routes(routes!(usage::accounts))
         .routes(routes!(usage::tenant))
         .routes(routes!(usage::tenant_records))
+        .routes(routes!(billing::plans, billing::add_plan))
+        .routes(routes!(billing::remove_plan))
+        .routes(routes!(billing::tenant_plans, billing::add_tenant_plan))
+        .routes(routes!(billing::remove_tenant_plan))
+        .routes(routes!(billing::invoice))
+        .routes(routes!(billing::tenant_focus))
+        .routes(routes!(billing::focus))
+        .routes(routes!(billing::budgets, billing::set_budget))
+        .routes(routes!(billing::remove_budget))
         .routes(routes!(system::policy, system::set_policy))
         .routes(routes!(system::status))
         .routes(routes!(system::metrics))

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, Request};
-use tenantry_server::{Presented, Principal};
+use tenantry_server::{BudgetView, Presented, Principal};
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName};
 
 use crate::connection::Peer;
-use crate::explain;
 use crate::reply::Reply;
 use crate::route::Edge;
+use crate::{budget, explain};
 
 /// How much of a path a log line shows, characters.
 pub(crate) const MAX_LOGGED_CHARS: usize = 200;
@@ -21,6 +21,7 @@ pub(crate) const MAX_LOGGED_CHARS: usize = 200;
 /// What is kept of a caller until his call has ended.
 pub(crate) struct Caller {
     tenant: Arc<TenantName>,
+    budget: Option<BudgetView>,
     explains: bool,
     id: RequestId,
 }
@@ -37,7 +38,9 @@ impl Caller {
     ) -> Result<(Self, Principal), ServiceError> {
         let headers = request.headers();
         let principal = edge.server.authenticate(&presented(headers, request.extensions())).await?;
-        let caller = Self { tenant: Arc::clone(&principal.tenant_name), explains: explain::is_wanted(headers), id };
+        let budget = edge.server.budget_view(&principal);
+        let explains = explain::is_wanted(headers);
+        let caller = Self { tenant: Arc::clone(&principal.tenant_name), budget, explains, id };
         Ok((caller, principal))
     }
 
@@ -51,6 +54,10 @@ impl Caller {
         self.log(&served, path);
         served.unwrap_or_else(|error| {
             let mut reply = form(&error, &self.id);
+            let budget = self.budget.as_ref().filter(|_| budget::refused(&error));
+            if let Some(left) = budget.and_then(BudgetView::left) {
+                budget::tell(&mut reply, left);
+            }
             if self.explains {
                 explain::refused(&mut reply, &error);
             }

@@ -12,6 +12,7 @@ use tenantry_server::{Permit, Principal, Resolved};
 use tenantry_types::{InferRequest, InferResponse, ModelRef, Payload, RequestId, ServiceError};
 
 use crate::body::collect;
+use crate::budget;
 use crate::encoding::{self, MIN_COMPRESSED_BYTES};
 use crate::explain;
 use crate::pool::LONG_JSON_BYTES;
@@ -171,7 +172,7 @@ impl Decoded<'_> {
         let inferred = edge.server.infer(&principal, &permit, id, infer).await?;
 
         let explanation = explains.then(|| inferred.explanation());
-        let (response, bill) = (inferred.response, inferred.bill);
+        let (response, bill, budget) = (inferred.response, inferred.bill, inferred.budget);
         let text_bytes = encoder.text_bytes(&response);
         let is_long = text_bytes > LONG_JSON_BYTES;
         let output_bytes: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
@@ -189,6 +190,9 @@ impl Decoded<'_> {
         let mut reply = edge.pool.run(is_long, work).await??;
         bill.settle(reply.body().size_hint().exact().unwrap_or(0))?;
         reply.body_mut().keep(permit);
+        if let Some(left) = budget.and_then(|budget| budget.left()) {
+            budget::tell(&mut reply, left);
+        }
         if let Some(explanation) = explanation {
             explain::answered(&mut reply, &explanation);
         }

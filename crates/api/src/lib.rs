@@ -13,6 +13,7 @@
 
 pub mod admin;
 mod body;
+mod budget;
 mod caller;
 mod connection;
 mod document;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
-use tenantry_server::{Principal, RateState};
+use tenantry_server::{BudgetState, BudgetsLeft, Principal, RateState};
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::{ErrorCode, MonotonicTime, RequestId, ServiceError};
@@ -23,6 +23,9 @@ use envelope::{Detail, OpenAiError};
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
 const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const ORGANIZATION: HeaderName = HeaderName::from_static("openai-organization");
 const VERSION: HeaderName = HeaderName::from_static("openai-version");
@@ -87,6 +90,15 @@ impl Context {
             headers.insert(REMAINING_REQUESTS, HeaderValue::from(remaining));
             if let Ok(reset) = HeaderValue::from_str(&go_duration(until_whole)) {
                 headers.insert(RESET_REQUESTS, reset);
+            }
+        }
+        let tokens = reply.extensions().get().copied().and_then(|left: BudgetsLeft| left.tokens);
+        if let Some(BudgetState { limit, remaining, reset, .. }) = tokens {
+            let headers = reply.headers_mut();
+            headers.insert(LIMIT_TOKENS, HeaderValue::from(limit));
+            headers.insert(REMAINING_TOKENS, HeaderValue::from(remaining));
+            if let Ok(reset) = HeaderValue::from_str(&go_duration(reset)) {
+                headers.insert(RESET_TOKENS, reset);
             }
         }
     }

@@ -88,6 +88,11 @@ impl Admin {
         self.put(&format!("tenants/{tenant}/share"), &json!({"settings": settings})).map(|_| ())
     }
 
+    /// Prices for everybody.
+    pub(crate) fn add_prices(&self, plan: &Value) -> Result<()> {
+        self.post("prices", plan).map(|_| ())
+    }
+
     /// The device time a tenant's requests have used so far, seconds, by the server's own metrics.
     pub(crate) fn device_seconds(&self, tenant: &str) -> Result<f64> {
         let request = self.agent.get(format!("{}/admin/v1/metrics", self.url));

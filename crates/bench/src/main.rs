@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod billing;
 mod cold;
 mod doors;
 mod edges;
@@ -54,7 +55,7 @@ use crate::models::Models;
     after_help = "Examples:\n  tenantry-bench                          everything, about ten minutes\n  tenantry-bench --only throughput        one group\n  tenantry-bench --only scheduler         what one decision of the scheduler costs\n  tenantry-bench --rounds 7 --json        more rounds; the figures as JSON\n\nNeeds two processors and what `make fetch` brings."
 )]
 struct Arguments {
-    /// Run these groups only; without it all but isolation, hostile, media, edges, doors and ledger, which take longer than the others together.
+    /// Run these groups only; without it all but isolation, hostile, media, edges, doors, ledger and billing, which take longer than the others together.
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Rounds of each measurement; figures are medians over them.
@@ -66,6 +67,9 @@ struct Arguments {
     /// Models registered for the memory figure of a large registry.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     models: u32,
+    /// Records of the ledger that the billing group asks.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    records: u64,
     /// The `tenantry` program; by default the one beside this one.
     #[arg(long, value_name = "FILE")]
     tenantry: Option<PathBuf>,
@@ -120,6 +124,8 @@ enum Group {
     Encryption,
     /// What the usage ledger costs, and that a killed server loses nothing.
     Ledger,
+    /// What is asked of a ledger with many records.
+    Billing,
 }
 
 /// What every measurement needs.
@@ -129,6 +135,7 @@ struct Bench {
     rounds: u32,
     seconds: u32,
     registry_models: u32,
+    records: u64,
     quick: bool,
     victim_requests: u32,
     baseline_requests: u32,
@@ -152,6 +159,7 @@ impl Bench {
             rounds: arguments.rounds,
             seconds: arguments.seconds,
             registry_models: arguments.models,
+            records: arguments.records,
             quick: arguments.quick,
             victim_requests: arguments.victim_requests,
             baseline_requests: arguments.baseline_requests,
@@ -199,13 +207,16 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let wanted = |group: Group| match arguments.only.as_slice() {
-        [] => !matches!(group, Group::Isolation | Group::Hostile | Group::Media | Group::Edges | Group::Ledger),
+        [] => !matches!(
+            group,
+            Group::Isolation | Group::Hostile | Group::Media | Group::Edges | Group::Ledger | Group::Billing
+        ),
         only => only.contains(&group),
     };
     if wanted(Group::Scheduler) {
         poll::measure(arguments.quick, figures)?;
     }
-    let groups: [(Group, Measure); 14] = [
+    let groups: [(Group, Measure); 15] = [
         (Group::Throughput, throughput::measure),
         (Group::Latency, latency::measure),
         (Group::Cold, cold::measure),
@@ -220,6 +231,7 @@ fn measure_groups(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
         (Group::Doors, doors::measure),
         (Group::Encryption, encryption::measure),
         (Group::Ledger, ledger::measure),
+        (Group::Billing, billing::measure),
     ];
     if groups.iter().any(|(group, _)| wanted(*group)) {
         let bench = Bench::prepare(arguments)?;

@@ -1,5 +1,6 @@
 //! The command line, declared once: its help is generated from here.
 
+mod billing;
 mod encryption;
 mod import;
 mod shares;
@@ -12,6 +13,7 @@ use tenantry_load::TenantEntry;
 use tenantry_types::name::NameError;
 use tenantry_types::{Action, KeyId, ModelName, ModelRef, Role, RoleName, TenantName};
 
+pub(crate) use billing::{Budget, EnforcementName, Invoice, InvoiceDays, MeterName, PeriodName, Price};
 pub(crate) use encryption::Encryption as EncryptionCommand;
 pub(crate) use import::Import;
 pub(crate) use shares::{LevelName, LimitName, Limits, Organisation, Policy, PolicyName, TierName};
@@ -103,6 +105,15 @@ pub(crate) enum Command {
     /// Show, export and check what everybody used.
     #[command(subcommand)]
     Usage(Usage),
+    /// Set, list and end price plans.
+    #[command(subcommand)]
+    Price(Price),
+    /// Show what a tenant is billed.
+    #[command(subcommand)]
+    Invoice(Invoice),
+    /// Set, list and remove budgets: what a tenant may use in an hour, a day or a month.
+    #[command(subcommand)]
+    Budget(Budget),
     /// Ask a model.
     #[command(after_help = "Examples:\n  tenantry infer digits --input 'x=[[0.5, 1, 2]]'\n  \
                             tenantry infer digits --input x=@pixels.f32 --shape x=1,28,28 --output label\n  \

@@ -132,6 +132,12 @@ impl Client {
         read_json(self.call(Method::GET, path, &[], SendBody::none())?)
     }
 
+    /// Reads a text.
+    pub(crate) fn text(&self, path: &str) -> Result<String> {
+        let body = read_bytes(self.call(Method::GET, path, &[], SendBody::none())?)?;
+        String::from_utf8(body).context("the server's answer is no text")
+    }
+
     /// Removes something.
     pub(crate) fn delete(&self, path: &str) -> Result<()> {
         self.call(Method::DELETE, path, &[], SendBody::none()).map(drop)

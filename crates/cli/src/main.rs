@@ -19,7 +19,8 @@ use clap::Parser as _;
 use crate::arguments::{Arguments, Command};
 use crate::client::{Client, Trust};
 use crate::commands::{
-    audit, bench, config, encryption, infer, key, model, organisation, policy, role, status, tenant, usage, what_if,
+    audit, bench, budget, config, encryption, infer, invoice, key, model, organisation, policy, price, role, status,
+    tenant, usage, what_if,
 };
 
 // Not `tokio::main`: the spawner must start before any other thread exists.
@@ -53,6 +54,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Audit(command) => return audit::run(&client(), command, global.json),
         Command::Encryption(command) => return encryption::run(&client(), command, global.json),
         Command::Usage(command) => usage::run(&client(), command, global.json)?,
+        Command::Price(command) => price::run(&client(), command, global.json)?,
+        Command::Invoice(command) => invoice::run(&client(), command, global.json)?,
+        Command::Budget(command) => budget::run(&client(), command, global.json)?,
         Command::Infer(command) => infer::run(&client(), command, global.json)?,
         Command::Bench(command) => bench::run(&global.server, command, global.json)?,
         Command::WhatIf(question) => what_if::run(question, global.json)?,

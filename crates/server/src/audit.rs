@@ -47,7 +47,8 @@ impl Deed {
         self
     }
 
-    fn by(self, principal: &Principal, outcome: &str) -> AuditEntry {
+    /// As a record, done by this caller.
+    pub(crate) fn by(self, principal: &Principal, outcome: &str) -> AuditEntry {
         // An id of ours says nothing of somebody whom an issuer knows.
         let detail = match (&principal.subject, self.detail.is_empty()) {
             (None, _) => self.detail,

@@ -22,7 +22,7 @@ use crate::routing::{RoutedModel, RoutedVersion, Servable};
 use crate::run::{Call, Subject};
 use crate::sequences::SequenceCall;
 use crate::statistics::{Ran, VersionStatistics};
-use crate::{Permit, Principal, Server, auth};
+use crate::{BudgetView, Permit, Principal, Server, auth, budget};
 
 /// The protocol's word for what computes and from which format.
 pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
@@ -46,6 +46,8 @@ pub struct Inferred {
     pub cache: CacheUse,
     /// Its usage record, to be settled before the answer leaves.
     pub bill: Bill,
+    /// The budgets it was held to, if there are some: what is left is known once the record is settled.
+    pub budget: Option<BudgetView>,
 }
 
 /// Where an answered request's time went, for whoever sent it.
@@ -226,7 +228,13 @@ impl Server {
         let flow = Arc::clone(attempt.flow.insert(self.flow(principal, &model)));
         attempt.statistics = Some(model.statistics.of(principal.tenant, version.number));
         let servable = version.servable(shown)?;
-        attempt.account = self.account(principal, &model, &version, request, attempt.permit.body_bytes());
+        let bytes_in = attempt.permit.body_bytes();
+        let deployment = model.deployment.id;
+        let tier = || meter::tier(principal.routed(), Some(deployment), principal.share_key());
+        // Before there is a record: what the budget refuses has used nothing, and a flood of it fills no ledger.
+        let held = self.hold(principal, deployment, tier, || budget::estimate(&infer.inputs, servable, bytes_in))?;
+        let budget = held.is_some().then(|| self.budget_view(principal)).flatten().map(|view| view.to(deployment));
+        attempt.account = self.account(principal, &model, &version, request, bytes_in, held);
         let signature = &servable.outward;
         let in_model =
             |error: ServiceError| ServiceError { message: format!("model `{shown}`: {}", error.message), ..error };
@@ -253,7 +261,7 @@ impl Server {
             attempt.ran = Some(Ran { timing, cache, lookup });
             let response = response(infer.model, infer.id, &version, outputs);
             let bill = Bill::of(attempt.account.take(), Outcome::Cached, &response, timing.queue_wait);
-            return Ok(Inferred { response, timing, admission, request, cache, bill });
+            return Ok(Inferred { response, timing, admission, request, cache, bill, budget });
         }
         let call = Call {
             principal,
@@ -278,7 +286,7 @@ impl Server {
         attempt.ran = Some(Ran { timing: answer.timing, cache, lookup });
         let response = response(infer.model, infer.id, &version, answer.outputs);
         let bill = Bill::of(attempt.account.take(), Outcome::Ok, &response, queue_wait);
-        Ok(Inferred { response, timing: answer.timing, admission, request, cache, bill })
+        Ok(Inferred { response, timing: answer.timing, admission, request, cache, bill, budget })
     }
 
     /// The metrics of a caller's requests to a model.

@@ -16,6 +16,7 @@ mod archive;
 mod audit;
 mod auth;
 mod bootstrap;
+mod budget;
 mod cache;
 pub mod config;
 mod describe;
@@ -40,6 +41,7 @@ mod testing;
 
 pub use auth::{Presented, Principal};
 pub use bootstrap::{ADMIN_KEY_FILE, BootstrapError, OPERATOR_TENANT};
+pub use budget::{BudgetState, BudgetView, BudgetsLeft};
 pub use cache::CacheUse;
 pub use describe::{ModelConfig, ModelStatus, Resolved, VersionState, VersionStatus};
 pub use identity::{IssuedToken, TokenKeyError};

@@ -39,10 +39,14 @@ pub(crate) mod reason {
     pub(crate) const POISON_INPUT: &str = "poison_input";
     pub(crate) const SEQUENCES: &str = "sequences";
     pub(crate) const LEDGER: &str = "ledger";
+    pub(crate) const BUDGET_REQUESTS: &str = "budget_requests";
+    pub(crate) const BUDGET_DEVICE_TIME: &str = "budget_device_time";
+    pub(crate) const BUDGET_TOKENS: &str = "budget_tokens";
+    pub(crate) const BUDGET_MONEY: &str = "budget_money";
 }
 
 /// Every word that says which limit refused a request, the scheduler's included.
-pub(crate) const REASONS: [&str; 21] = [
+pub(crate) const REASONS: [&str; 25] = [
     reason::BODY_BYTES,
     reason::BODIES_BYTES,
     reason::CONCURRENCY,
@@ -56,6 +60,10 @@ pub(crate) const REASONS: [&str; 21] = [
     reason::POISON_INPUT,
     reason::SEQUENCES,
     reason::LEDGER,
+    reason::BUDGET_REQUESTS,
+    reason::BUDGET_DEVICE_TIME,
+    reason::BUDGET_TOKENS,
+    reason::BUDGET_MONEY,
     RejectReason::QueueFull.as_str(),
     RejectReason::TenantQueueFull.as_str(),
     RejectReason::ShareQueueFull.as_str(),

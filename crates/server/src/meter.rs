@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tenantry_bill::{Quantities, Subject};
 use tenantry_node::{Cause, LoadFor, LoadMeters, Meter};
 use tenantry_store::{Bookkeeper, Ledger, LedgerError};
 use tenantry_types::model::TOKEN_COUNT;
@@ -14,6 +15,7 @@ use tenantry_types::share::ShareTier;
 use tenantry_types::usage::{Attempted, DeviceTime, Outcome, UsageKind, Used};
 use tenantry_types::{DataType, DeploymentId, ErrorCode, InferResponse, KeyId, RequestId, ServiceError};
 
+use crate::budget::{Held, TenantBudget};
 use crate::limits::reason;
 use crate::routing::{RoutedModel, RoutedTenant, RoutedVersion, Routing};
 use crate::server::unix_ms;
@@ -41,6 +43,8 @@ struct State {
     outcome: Outcome,
     duration: Option<Duration>,
     used: Used,
+    /// What it holds of its tenant's budgets, until it is closed.
+    held: Option<Held>,
 }
 
 /// An answered attempt that is to be closed before its answer leaves. Dropping it closes it, too, but then nobody learns of an
@@ -80,9 +84,9 @@ impl Bill {
 }
 
 impl Account {
-    fn new(ledger: &Arc<Ledger>, attempted: Attempted, bytes_in: u64) -> Arc<Self> {
+    fn new(ledger: &Arc<Ledger>, attempted: Attempted, bytes_in: u64, held: Option<Held>) -> Arc<Self> {
         let used = Used { bytes_in, ..Used::nothing(Outcome::Cancelled) };
-        let state = State { opened: false, closed: false, outcome: Outcome::Cancelled, duration: None, used };
+        let state = State { opened: false, closed: false, outcome: Outcome::Cancelled, duration: None, used, held };
         Arc::new(Self {
             ledger: Arc::clone(ledger),
             sequence: ledger.next_key().sequence,
@@ -108,6 +112,10 @@ impl Account {
         let used = Used { outcome: state.outcome, duration_ns: nanos(duration), ..state.used };
         self.ledger.closed(self.sequence, &self.attempted, used, unix_ms())?;
         state.closed = true;
+        // Budgets count what the ledger has, and nothing else.
+        if let Some(held) = state.held.take() {
+            held.settle(self.attempted.kind, used.outcome, &used);
+        }
         Ok(())
     }
 }
@@ -167,6 +175,7 @@ impl Server {
         version: &RoutedVersion,
         request: RequestId,
         bytes_in: u64,
+        held: Option<Held>,
     ) -> Option<Arc<Account>> {
         let ledger = self.ledger.as_ref()?;
         let attempted = Attempted {
@@ -181,7 +190,7 @@ impl Server {
             request: Some(request),
             admitted_ms: unix_ms(),
         };
-        Some(Account::new(ledger, attempted, bytes_in))
+        Some(Account::new(ledger, attempted, bytes_in, held))
     }
 
     /// Carries the log into the books, and syncs it, as long as the server lives.
@@ -266,7 +275,13 @@ impl LoadMeters for Loads {
             request: None,
             admitted_ms: unix_ms(),
         };
-        Some(Account::new(ledger, attempted, 0))
+        // A load is asked for by a request that was let in, or by a deployment; it is counted, and never refused.
+        let subject = Subject { deployment: load.deployment, key: load.key };
+        let nothing = Quantities::default();
+        let hold =
+            |budget: Arc<TenantBudget>| budget.hold(attempted.admitted_ms, &subject, attempted.tier, &nothing).ok();
+        let held = server.budgets.of(load.tenant).and_then(hold);
+        Some(Account::new(ledger, attempted, 0, held))
     }
 }
 
@@ -278,7 +293,7 @@ fn find<'a>(routing: &'a Routing, load: &LoadFor) -> Option<(&'a RoutedModel, &'
 }
 
 /// What a request with this key to this deployment was promised: the nearest that says something.
-fn tier(tenant: &RoutedTenant, deployment: Option<DeploymentId>, key: Option<KeyId>) -> ShareTier {
+pub(crate) fn tier(tenant: &RoutedTenant, deployment: Option<DeploymentId>, key: Option<KeyId>) -> ShareTier {
     let of_key = key.and_then(|key| tenant.keys.get(&key)?.record.settings.tier);
     let of_deployment = || deployment.and_then(|deployment| tenant.deployments.get(&deployment)?.record.settings.tier);
     let of_tenant = || tenant.share.as_ref().and_then(|share| share.settings.tier);

@@ -16,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tenantry_bill::BudgetMeter;
 use tenantry_types::{ErrorCode, TenantId};
 
 use crate::limits::REASONS;
@@ -26,6 +27,7 @@ pub(crate) const MAX_FLOWS: usize = 10_000;
 const OVERFLOW_LABEL: &str = "_other";
 
 type Seconds = Counter<f64, AtomicU64>;
+type Ratio = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FlowLabels {
@@ -55,6 +57,20 @@ pub(crate) struct BarrierLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TenantLabels {
     tenant: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabels {
+    tenant: String,
+    scope: &'static str,
+    meter: &'static str,
+    period: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ThresholdLabels {
+    tenant: String,
+    meter: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +105,8 @@ pub(crate) struct Metrics {
     cache_hits: Family<FlowLabels, Counter>,
     cache_misses: Family<FlowLabels, Counter>,
     cache_evicted_bytes: Family<TenantLabels, Counter>,
+    budgets: Family<BudgetLabels, Ratio>,
+    budget_thresholds: Family<ThresholdLabels, Counter>,
     registrations: Family<OutcomeLabels, Counter>,
     pub(crate) gauges: Gauges,
     /// Held while figures of the node are taken over: two readers at once would count them twice.
@@ -156,6 +174,8 @@ impl Metrics {
         let cache_hits = Family::<FlowLabels, Counter>::default();
         let cache_misses = Family::<FlowLabels, Counter>::default();
         let cache_evicted_bytes = Family::<TenantLabels, Counter>::default();
+        let budgets = Family::<BudgetLabels, Ratio>::default();
+        let budget_thresholds = Family::<ThresholdLabels, Counter>::default();
         let registrations = Family::<OutcomeLabels, Counter>::default();
         let gauges = Gauges::default();
         let mut registry = Registry::with_prefix("tenantry");
@@ -179,6 +199,12 @@ impl Metrics {
         );
         registry.register("cache_bytes", "Answers kept to be given again", gauges.cache_bytes.clone());
         registry.register("clear_bytes", "Decrypted files of models in memory, each once", gauges.clear_bytes.clone());
+        registry.register(
+            "budget_used_ratio",
+            "What is used of a budget over its limit; of several deployments or keys the one nearest to its limit",
+            budgets.clone(),
+        );
+        registry.register("budget_thresholds", "Thresholds of budgets that were told", budget_thresholds.clone());
         registry.register("registrations", "Finished registrations by outcome", registrations.clone());
         registry.register("workers", "Worker processes", gauges.workers.clone());
         registry.register("replicas", "Loaded versions", gauges.replicas.clone());
@@ -232,6 +258,8 @@ impl Metrics {
             cache_hits,
             cache_misses,
             cache_evicted_bytes,
+            budgets,
+            budget_thresholds,
             registrations,
             gauges,
             reading: Mutex::default(),
@@ -322,6 +350,32 @@ impl Metrics {
         let labels = TenantLabels { tenant: tenant.to_owned() };
         self.device_charged.remove(&labels);
         self.cache_evicted_bytes.remove(&labels);
+        for meter in BudgetMeter::ALL {
+            self.budget_thresholds.remove(&ThresholdLabels { tenant: tenant.to_owned(), meter: meter.as_str() });
+        }
+    }
+
+    /// Forgets what was used of budgets, before it is said anew.
+    pub(crate) fn clear_budgets(&self) {
+        self.budgets.clear();
+    }
+
+    /// What is used of a budget; of several with the same labels the highest stays.
+    pub(crate) fn budget_used(
+        &self,
+        tenant: &str,
+        scope: &'static str,
+        meter: &'static str,
+        period: &'static str,
+        ratio: f64,
+    ) {
+        let gauge = self.budgets.get_or_create_owned(&BudgetLabels { tenant: tenant.to_owned(), scope, meter, period });
+        gauge.set(gauge.get().max(ratio));
+    }
+
+    /// A threshold of a tenant's budget was told.
+    pub(crate) fn budget_threshold(&self, tenant: &str, meter: &'static str) {
+        self.budget_thresholds.get_or_create_owned(&ThresholdLabels { tenant: tenant.to_owned(), meter }).inc();
     }
 
     pub(crate) fn registered(&self, outcome: &'static str) {

@@ -22,6 +22,7 @@ use crate::admin::EncryptionJob;
 use crate::audit::{PendingIncidents, Refusals};
 use crate::auth::Access;
 use crate::bootstrap::BootstrapError;
+use crate::budget::BudgetBook;
 use crate::cache::ResponseCache;
 use crate::config::{IdentitySettings, Limits};
 use crate::identity::{Identity, TokenKeyError};
@@ -30,7 +31,7 @@ use crate::metrics::{BarrierLabels, Metrics};
 use crate::routing::Routing;
 use crate::sequences::Sequences;
 use crate::shares::SlotGroups;
-use crate::{Permit, Principal, audit, bootstrap, cache, meter, reconciler, registration, shares};
+use crate::{Permit, Principal, audit, bootstrap, budget, cache, meter, reconciler, registration, shares};
 
 /// How long after a routing table that could not be read the next try comes.
 const REFRESH_RETRY: Duration = Duration::from_secs(1);
@@ -100,6 +101,8 @@ pub struct Server {
     pub(crate) ledger: Option<Arc<Ledger>>,
     /// Held by whoever brings them up to the log.
     pub(crate) books: tokio::sync::Mutex<Option<Bookkeeper>>,
+    /// What tenants may use in a period.
+    pub(crate) budgets: BudgetBook,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     /// Replicas that somebody waits to see unloaded.
@@ -160,6 +163,7 @@ impl Server {
             sequences: Sequences::new(config.limits.tenant_max_sequences as usize, config.limits.sequence_idle),
             ledger,
             books: tokio::sync::Mutex::new(books),
+            budgets: BudgetBook::default(),
             limits: Arc::new(config.limits),
             store,
             node,
@@ -183,6 +187,7 @@ impl Server {
         server.node.set_load_meters(Arc::new(meter::Loads(Arc::downgrade(&server))));
         // What an earlier start left open is closed before anything is asked for.
         server.sync_ledger(false).await;
+        server.open_budgets().await?;
         let tasks = vec![
             tokio::spawn(until_ended(&server, Arc::clone(&server).keep_books())),
             tokio::spawn(until_ended(&server, reconciler::run(Arc::clone(&server)))),
@@ -194,6 +199,7 @@ impl Server {
             tokio::spawn(until_ended(&server, audit::run_refusals(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, forget_sequences(Arc::clone(&server)))),
             tokio::spawn(until_ended(&server, note_keys(Arc::clone(&server)))),
+            tokio::spawn(until_ended(&server, budget::run(Arc::clone(&server)))),
         ];
         let refreshes = server.identity.refreshes().into_iter().enumerate();
         let refresh =
@@ -344,6 +350,7 @@ impl Server {
             gauges.barriers.get_or_create(&labels).set(isolation.in_force.has(layer).into());
         }
         self.count_charges();
+        self.show_budgets();
         let counted = [
             (&gauges.worker_deaths, stats.worker_deaths),
             (&gauges.suspensions, stats.suspensions),
@@ -385,6 +392,8 @@ impl Server {
         let _ = self.record_incidents().await;
         self.record_refusals().await;
         self.note_keys_used().await;
+        // What cannot be told now is told by the next start.
+        let _ = self.tell_thresholds().await;
         // Writes under way end, whoever still waits for them; the store bounds how long that takes.
         let _ended = self.writes.acquire_many(MAX_WRITES).await;
         self.store.close().await;
@@ -473,6 +482,9 @@ impl Server {
             if !next.tenants.contains_key(tenant) {
                 self.metrics.forget_tenant(gone.name.as_str());
             }
+        }
+        if fewer_tenants {
+            self.budgets.retain(|tenant| next.tenants.contains_key(&tenant));
         }
         if fewer_tenants || fewer_versions {
             for model in next.models() {

@@ -78,6 +78,10 @@ pub enum Thing {
     Usage,
     /// A key of a tenant's files.
     DataKey,
+    /// A price plan.
+    PricePlan,
+    /// The limits of a tenant by period.
+    Budget,
 }
 
 impl fmt::Display for Thing {
@@ -96,6 +100,8 @@ impl fmt::Display for Thing {
             Self::Audit => "audit record",
             Self::Usage => "usage record",
             Self::DataKey => "data key",
+            Self::PricePlan => "price plan",
+            Self::Budget => "budget",
         })
     }
 }

@@ -19,5 +19,6 @@ mod log;
 mod query;
 
 pub use books::{Bookkeeper, Carried};
+pub(crate) use frame::Entry;
 pub use log::{Ledger, LedgerError};
 pub use query::{BootAccount, UsageGroup, UsageQuery, UsageRecord, UsageRow};

@@ -17,6 +17,7 @@
 
 mod artefacts;
 mod audit;
+mod budgets;
 mod catalogue;
 mod check;
 mod data_keys;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod master;
 mod models;
 mod open;
+mod prices;
 mod records;
 mod rekey;
 mod roles;
@@ -42,12 +44,14 @@ mod versions;
 
 pub use artefacts::Upload;
 pub use audit::{AuditActor, AuditEntry, AuditFault, AuditFaultKind, AuditQuery, AuditRecord, AuditVerification};
+pub use budgets::{BudgetMark, BudgetRecord, UsedIn};
 pub use data_keys::{Encryption, KeyGeneration};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use ledger::{
     Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,
 };
 pub use open::{Store, StoreConfig};
+pub use prices::PlanRecord;
 pub use records::{
     Alias, Artefact, Catalogue, Deployment, DeploymentChange, Key, Model, ModelSearch, ModelUpdate, NewKey, NewModel,
     NewVersion, Optimised, Organisation, ShareRecord, Sharing, StoredFile, Swept, Tenant, TenantMinimum,

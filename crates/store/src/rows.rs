@@ -66,7 +66,7 @@ impl<'a> Row<'a> {
         text.map(|text| text.parse().map_err(|_| self.damaged(column))).transpose()
     }
 
-    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, ReadError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, ReadError> {
         let text: &str = self.get(column)?;
         serde_json::from_str(text).map_err(|_| self.damaged(column))
     }

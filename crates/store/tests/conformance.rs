@@ -5,12 +5,16 @@
 mod artefacts;
 #[path = "conformance/audit.rs"]
 mod audit;
+#[path = "conformance/budgets.rs"]
+mod budgets;
 #[path = "conformance/catalogue.rs"]
 mod catalogue;
 #[path = "conformance/encryption.rs"]
 mod encryption;
 #[path = "conformance/opening.rs"]
 mod opening;
+#[path = "conformance/prices.rs"]
+mod prices;
 #[path = "conformance/registry.rs"]
 mod registry;
 #[path = "conformance/search.rs"]
@@ -67,6 +71,13 @@ const CASES: &[(&str, Case)] = cases![
     usage::what_a_start_left_open_is_closed_by_the_next_as_interrupted,
     usage::files_go_when_they_are_in_the_books,
     usage::an_error_half_way_doubles_nothing,
+    prices::plans_are_added_and_found_and_never_changed,
+    prices::a_plan_ends_or_is_taken_back_before_it_begins,
+    prices::of_a_tenant_that_has_gone_are_kept,
+    budgets::change_by_compare_and_set_and_go_with_their_tenant,
+    budgets::a_threshold_is_news_once,
+    budgets::days_become_invoices_whose_figures_are_the_records,
+    budgets::what_was_used_is_found_by_scope_and_period,
     artefacts::are_kept_by_owner_and_digest,
     artefacts::are_visible_whole_or_not_at_all,
     artefacts::of_a_deleted_tenant_are_not_taken,

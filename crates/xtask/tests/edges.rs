@@ -29,6 +29,7 @@ const RULES: &[(&str, Never)] = &[
     ("policy", AllBut(&["types"])),
     ("sched", AllBut(&["types"])),
     ("plan", AllBut(&["types"])),
+    ("bill", AllBut(&["types"])),
     ("sim", AllBut(&["types", "sched", "plan"])),
     ("oip", AllBut(&["types"])),
     ("pipeline", Reach(&["store", "api", "node", "server"])),
@@ -52,7 +53,7 @@ const RULES: &[(&str, Never)] = &[
 
 /// Crates that are plain functions over values. What they may use of others' is a closed list, so that nothing with
 /// a clock, a socket, a file or dice in it comes in unseen.
-const PURE: &[&str] = &["types", "policy", "sched", "plan"];
+const PURE: &[&str] = &["types", "policy", "sched", "plan", "bill"];
 const FIT_FOR_PURE: &[&str] =
     &["bytes", "cedar-policy", "rustc-hash", "serde", "sha2", "slab", "smallvec", "thiserror", "uuid"];
 /// What a pure crate must not even mention.
@@ -72,8 +73,9 @@ const UNFIT_WORDS: &[&str] = &[
 const TESTING_MODULE: &str = "testing";
 
 /// Crates that must not drag an async runtime or a network along, whatever else they do.
-const RUNTIME_FREE: &[&str] =
-    &["types", "policy", "sched", "plan", "sim", "oip", "pipeline", "import", "wire", "jail", "engine", "worker"];
+const RUNTIME_FREE: &[&str] = &[
+    "types", "policy", "sched", "plan", "bill", "sim", "oip", "pipeline", "import", "wire", "jail", "engine", "worker",
+];
 const RUNTIMES: &[&str] = &[
     "tokio",
     "tokio-util",

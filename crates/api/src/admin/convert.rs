@@ -1,5 +1,6 @@
 //! Between the server's values and the JSON of the API. Nothing is decided here.
 
+pub(super) mod billing;
 mod encryption;
 mod isolation;
 mod share;

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 #[openapi(
     info(
         title = "Tenantry admin API",
-        description = "Organisations, tenants, keys, models, versions, deployments, shares, limits, usage, encryption at rest and the audit trail. Inference is under /v2 (Open Inference Protocol v2). \
+        description = "Organisations, tenants, keys, models, versions, deployments, shares, limits, prices, budgets, usage, encryption at rest and the audit trail. Inference is under /v2 (Open Inference Protocol v2). \
                        Every error has the same body; `code` is for programs, `error` for people, and `reason` names the \
                        limit that refused a request. Refusals carry \
                        `Retry-After` (seconds) and `retry-after-ms`.",

@@ -1,6 +1,7 @@
 //! The JSON of the admin API, for its server and its clients. Times are milliseconds since the Unix epoch.
 
 mod audit;
+mod billing;
 mod encryption;
 mod isolation;
 mod share;
@@ -16,6 +17,10 @@ use tenantry_types::{
 use utoipa::ToSchema;
 
 pub use audit::{Audit, AuditActor, AuditFault, AuditRecord, AuditVerification};
+pub use billing::{
+    Budget, BudgetEnforcement, BudgetMeter, BudgetPeriod, Budgets, Invoice, InvoiceLine, NewBudget, NewPricePlan,
+    Price, PricePlan, PricePlans,
+};
 pub use encryption::{
     Encryption, EncryptionJob, EncryptionJobKind, EncryptionJobState, KeyGeneration, RekeyRequest, TenantEncryption,
 };

@@ -6,6 +6,7 @@ use tenantry_server::RateState;
 use tenantry_types::{ErrorCode, ServiceError};
 
 use super::go_duration;
+use crate::budget;
 use crate::reply::{self, Reply, json};
 
 /// Heeded by the clients over their own rule, which would try every 5xx again.
@@ -73,7 +74,8 @@ pub(super) fn reply(error: &ServiceError, detail: Detail, shown: &Shown<'_>) -> 
     let body = Body { message: &message, r#type: kind, param: detail.param, code: detail.code.or(code) };
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = json(status, &Envelope { error: body });
-    let should_retry = if error.code.is_retryable() { "true" } else { "false" };
+    // Whoever tries again before its period ends is refused again.
+    let should_retry = if error.code.is_retryable() && !budget::is_used_up(error) { "true" } else { "false" };
     reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
     reply::error_headers(&mut reply, error);
     reply
@@ -82,6 +84,10 @@ pub(super) fn reply(error: &ServiceError, detail: Detail, shown: &Shown<'_>) -> 
 /// `type` and `code`.
 fn words(error: &ServiceError) -> (&'static str, Option<&'static str>) {
     const INVALID: &str = "invalid_request_error";
+    const QUOTA: &str = "insufficient_quota";
+    if budget::is_used_up(error) {
+        return (QUOTA, Some(QUOTA));
+    }
     match error.code {
         ErrorCode::Unauthenticated => (INVALID, Some("invalid_api_key")),
         ErrorCode::NotFound => (INVALID, Some("model_not_found")),

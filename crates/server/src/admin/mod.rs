@@ -4,13 +4,16 @@
 
 mod aliases;
 mod audit;
+mod budgets;
 mod deployments;
 mod encryption;
 mod info;
+mod invoices;
 mod keys;
 mod models;
 mod organisations;
 mod policy;
+mod prices;
 mod roles;
 mod shares;
 mod status;
@@ -19,6 +22,7 @@ mod uploads;
 mod usage;
 mod versions;
 
+pub use budgets::{BudgetChange, BudgetInfo, BudgetPlace};
 pub use encryption::{EncryptionInfo, EncryptionJob, EncryptionJobKind, EncryptionJobState, TenantEncryption};
 pub use info::{
     AliasInfo, ArtefactInfo, AuditActorInfo, AuditIds, AuditInfo, AuditQuery, CreatedKey, DeploymentChange,
@@ -26,6 +30,7 @@ pub use info::{
     Residency, ServerStatus, ShareChange, ShareInfo, SharePlace, TenantChange, TenantInfo, TenantIsolation,
     VersionInfo, VersionState, WorkerInfo,
 };
+pub use prices::{NewPlan, TenantPlans};
 pub use tenantry_store::{AuditFault, AuditFaultKind, AuditVerification};
 pub use tenantry_store::{BootAccount, KeyGeneration, UsageGroup};
 pub use uploads::Upload;

@@ -241,7 +241,7 @@ async fn set(
 
 /// The model a tenant calls by this name; its own need no owner. For a platform admin also one that it called once and has
 /// settings for.
-fn called<'a>(
+pub(super) fn called<'a>(
     routing: &'a Routing,
     principal: &Principal,
     tenant: &RoutedTenant,
@@ -255,7 +255,7 @@ fn called<'a>(
     routing.model(tenant.id, &tenant.name, model).ok().or_else(had).ok_or_else(|| unknown_model(model))
 }
 
-fn known_key(routing: &Routing, tenant: &RoutedTenant, key: KeyId) -> Result<(), ServiceError> {
+pub(super) fn known_key(routing: &Routing, tenant: &RoutedTenant, key: KeyId) -> Result<(), ServiceError> {
     let is_there = routing.keys.get(&key).is_some_and(|known| known.tenant.id == tenant.id);
     if is_there {
         return Ok(());

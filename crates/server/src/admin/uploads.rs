@@ -3,14 +3,15 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use tenantry_store::{Store, StoredFile, UploadError};
+use tenantry_store::{AuditEntry, Store, StoredFile, UploadError};
 use tenantry_types::limits::MAX_ARCHIVE_FILES;
 use tenantry_types::{Action, Digest, ErrorCode, ServiceError, TenantId, TenantName};
 
 use super::ArtefactInfo;
 use crate::archive::{self, ArchiveError, ArchiveLimits};
+use crate::audit::Deed;
 use crate::limits::UploadPermit;
-use crate::server::storage;
+use crate::server::{storage, unix_ms};
 use crate::{Principal, Server, auth};
 
 /// How much of an archive's file is handed on at a time, bytes.
@@ -22,6 +23,9 @@ const DEFAULT_FILE_NAME: &str = "model.onnx";
 #[derive(Debug)]
 pub struct Upload {
     inner: tenantry_store::Upload,
+    store: Store,
+    /// What the audit will say of it.
+    entry: AuditEntry,
     _permit: UploadPermit,
 }
 
@@ -34,12 +38,18 @@ impl Upload {
         self.inner.write(chunk).await.map_err(storage)
     }
 
-    /// Makes the artefact visible to its owner, whole.
+    /// Makes the artefact visible to its owner, whole, and leaves a record of who brought it.
     ///
     /// # Errors
     /// 404 when its tenant was deleted meanwhile; 503 when the disk refuses.
     pub async fn finish(self) -> Result<ArtefactInfo, ServiceError> {
-        let artefact = self.inner.finish().await.map_err(storage)?;
+        let Self { inner, store, mut entry, _permit } = self;
+        let artefact = inner.finish().await.map_err(storage)?;
+        entry.at_ms = unix_ms();
+        entry.object = artefact.digest.to_string();
+        entry.detail = format!("{} bytes", artefact.bytes);
+        // One that is not recorded is refused: nothing refers to its bytes, and they are swept.
+        store.append_audit(&[entry]).await.map_err(storage)?;
         Ok(ArtefactInfo { digest: artefact.digest, bytes: artefact.bytes })
     }
 }
@@ -56,7 +66,7 @@ impl Server {
         owner: &TenantName,
         content_length: Option<u64>,
     ) -> Result<Upload, ServiceError> {
-        let (tenant, permit) = {
+        let (tenant, permit, entry) = {
             let routing = self.routing.load();
             let tenant = auth::tenant(&routing, principal, owner, Action::VersionWrite)?;
             if content_length.is_some_and(|length| length > self.limits.max_model_bytes) {
@@ -65,10 +75,11 @@ impl Server {
                     format!("the upload is larger than the limit of {} bytes", self.limits.max_model_bytes),
                 ));
             }
-            (tenant.id, tenant.gate.begin_upload()?)
+            let entry = Deed::of(tenant, "artefact.upload", "").by(principal, "ok");
+            (tenant.id, tenant.gate.begin_upload()?, entry)
         };
         let inner = self.store.begin_upload(tenant, self.limits.max_model_bytes).await.map_err(storage)?;
-        Ok(Upload { inner, _permit: permit })
+        Ok(Upload { inner, store: self.store.clone(), entry, _permit: permit })
     }
 
     /// The files an artefact stands for: itself, or what the archive holds, the model first.

@@ -121,7 +121,11 @@ impl Server {
         Ok(records.into_iter().map(info).collect())
     }
 
-    async fn up_to_date(&self) -> Result<(), ServiceError> {
+    /// Waits until the books have what was recorded so far.
+    ///
+    /// # Errors
+    /// 501 where usage is not recorded.
+    pub(super) async fn up_to_date(&self) -> Result<(), ServiceError> {
         if self.ledger.is_none() {
             let text = "this server does not record usage; its operator can set `ledger.enabled`";
             return Err(ServiceError::new(ErrorCode::Unimplemented, text));
@@ -130,7 +134,7 @@ impl Server {
         Ok(())
     }
 
-    fn name_of(&self, tenant: TenantId) -> String {
+    pub(super) fn name_of(&self, tenant: TenantId) -> String {
         match self.routing.load().tenants.get(&tenant) {
             Some(tenant) => tenant.name.to_string(),
             None => tenant.to_string(),
