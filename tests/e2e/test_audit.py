@@ -25,9 +25,10 @@ def test_what_is_done_is_told_to_whom_it_concerns(new_server):
 
     told = records(acme, "acme")
     assert [record["action"] for record in told] == [
-        "alias.set", "tenant.min_isolation", "key.revoke", "key.create", "model.update", "version.create", "key.create",
-        "tenant.create"]
-    alias, minimum, revoked, created, shared, version = told[:6]
+        "alias.set", "tenant.min_isolation", "key.revoke", "key.create", "model.update", "version.create",
+        "artefact.upload", "key.create", "tenant.create"]
+    alias, minimum, revoked, created, shared, version, upload = told[:7]
+    assert upload["object"] in version["detail"] and upload["detail"].endswith(" bytes")
     assert (alias["outcome"], alias["object"]) == ("not_found", "acme/pairs@stable")
     # The platform's keys are no business of a tenant's.
     assert minimum["actor"] == {"tenant": "platform"} and minimum["detail"] == "platform confined"
