@@ -218,6 +218,13 @@ impl Server {
         let Some(books) = books.as_mut() else { return };
         match books.carry().await {
             Ok(carried) => {
+                if carried.damaged > 0 {
+                    tracing::error!(
+                        files = carried.damaged,
+                        "files of the usage ledger are damaged in their middle, and what was behind it is not billed; they are kept, \
+                         with names that end in `.damaged`"
+                    );
+                }
                 if carried.interrupted > 0 || carried.torn > 0 {
                     tracing::warn!(
                         interrupted = carried.interrupted,

@@ -69,6 +69,7 @@ const CASES: &[(&str, Case)] = cases![
     shares::are_checked_together_even_when_set_at_the_same_time,
     usage::a_record_comes_into_the_books_once_and_whole,
     usage::what_a_start_left_open_is_closed_by_the_next_as_interrupted,
+    usage::a_damaged_file_is_kept_and_holds_up_nobody,
     usage::files_go_when_they_are_in_the_books,
     usage::an_error_half_way_doubles_nothing,
     prices::plans_are_added_and_found_and_never_changed,

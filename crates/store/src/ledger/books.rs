@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use tenantry_types::usage::{Attempted, Outcome, SlotTime, Used};
 use tenantry_types::{BootId, DeploymentId, NodeId, TenantId};
 
-use super::frame::{Entry, FORMAT, Frame, Frames};
+use super::frame::{Entry, FORMAT, Frame, Frames, MAX_FRAME_BYTES};
 use super::log::{Ledger, file_name, parse_file_name};
 use crate::{Store, WriteError};
 
@@ -32,6 +32,8 @@ pub(super) const SUMS: [&str; 11] = [
     "bytes_out",
     "tokens",
 ];
+/// What a damaged file's name ends with instead.
+const DAMAGED: &str = "damaged";
 pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Carries the log of one node into the database. There is one; it is not shared.
@@ -51,6 +53,8 @@ pub struct Carried {
     pub interrupted: u64,
     /// Files that hold something behind their last whole record: a power failure, or damage.
     pub torn: u64,
+    /// Those of them that hold more there than one record can be: damage in their middle. They are kept, renamed.
+    pub damaged: u64,
 }
 
 /// How far one start's files have been read.
@@ -68,6 +72,8 @@ struct Reading {
     slots: Option<SlotTime>,
     /// Whether it has said its last word.
     ended: bool,
+    /// Files with damage in their middle, which are kept aside.
+    damaged: BTreeSet<u32>,
 }
 
 /// What came of reading on.
@@ -104,7 +110,16 @@ struct DayKey {
 impl Reading {
     /// Reading begins with this file, the books are at this mark.
     fn new(node: NodeId, mark: (u32, u64), first: u32) -> Self {
-        Self { mark, at: (first, 0), node, last_ms: 0, opened: HashMap::new(), slots: None, ended: false }
+        Self {
+            mark,
+            at: (first, 0),
+            node,
+            last_ms: 0,
+            opened: HashMap::new(),
+            slots: None,
+            ended: false,
+            damaged: BTreeSet::new(),
+        }
     }
 }
 
@@ -120,32 +135,48 @@ impl Bookkeeper {
     /// [`WriteError`]; what was carried before it stays, and the next call goes on from there.
     pub async fn carry(&mut self) -> Result<Carried, WriteError> {
         let mut carried = Carried::default();
-        let files = self.files().await?;
-        for (boot, numbers) in files {
-            let first = numbers.first().copied().unwrap_or(1);
-            // Out of its place meanwhile: after an error it is read again from the beginning.
-            let reading = match self.boots.remove(&boot) {
-                Some(reading) => Some(reading),
-                None => self.begin(boot, first).await?,
-            };
-            let Some(mut reading) = reading else {
-                // In the books whole; its files outlived a kill.
-                self.remove(boot, numbers).await?;
-                continue;
-            };
-            let is_current = boot == self.ledger.boot();
-            self.carry_boot(boot, &mut reading, numbers.last().copied().unwrap_or(1), &mut carried).await?;
-            if is_current {
-                let oldest_open = reading.opened.values().map(|(file, _)| *file).min().unwrap_or(u32::MAX);
-                let kept = reading.mark.0.min(oldest_open);
-                let spent = numbers.into_iter().filter(|number| *number < kept).collect();
-                self.boots.insert(boot, reading);
-                self.remove(boot, spent).await?;
-            } else {
-                self.remove(boot, numbers).await?;
+        let mut failed = None;
+        for (boot, numbers) in self.files().await? {
+            // What one start left and cannot be read holds up nobody else's.
+            if let Err(error) = self.carry_files(boot, numbers, &mut carried).await {
+                failed.get_or_insert(error);
             }
         }
-        Ok(carried)
+        failed.map_or(Ok(carried), Err)
+    }
+
+    async fn carry_files(
+        &mut self,
+        boot: BootId,
+        numbers: BTreeSet<u32>,
+        carried: &mut Carried,
+    ) -> Result<(), WriteError> {
+        let first = numbers.first().copied().unwrap_or(1);
+        // Out of its place meanwhile: after an error it is read again from the beginning.
+        let reading = match self.boots.remove(&boot) {
+            Some(reading) => Some(reading),
+            None => self.begin(boot, first).await?,
+        };
+        let Some(mut reading) = reading else {
+            // In the books whole; its files outlived a kill.
+            return self.remove(boot, numbers, BTreeSet::new()).await;
+        };
+        let is_current = boot == self.ledger.boot();
+        self.carry_boot(boot, &mut reading, numbers.last().copied().unwrap_or(1), carried).await?;
+        let spent: BTreeSet<u32> = if is_current {
+            let oldest_open = reading.opened.values().map(|(file, _)| *file).min().unwrap_or(u32::MAX);
+            let kept = reading.mark.0.min(oldest_open);
+            numbers.into_iter().filter(|number| *number < kept).collect()
+        } else {
+            numbers
+        };
+        let damaged: BTreeSet<u32> = reading.damaged.intersection(&spent).copied().collect();
+        carried.damaged += damaged.len() as u64;
+        if is_current {
+            reading.damaged.retain(|number| !damaged.contains(number));
+            self.boots.insert(boot, reading);
+        }
+        self.remove(boot, spent, damaged).await
     }
 
     async fn carry_boot(
@@ -191,10 +222,17 @@ impl Bookkeeper {
         blocking(list).await
     }
 
-    async fn remove(&self, boot: BootId, numbers: BTreeSet<u32>) -> Result<(), WriteError> {
+    /// Removes files that are in the books; those with damage in their middle are renamed, for somebody to look at.
+    async fn remove(&self, boot: BootId, numbers: BTreeSet<u32>, damaged: BTreeSet<u32>) -> Result<(), WriteError> {
         let folder = self.ledger.folder().to_owned();
         blocking(move || {
-            numbers.into_iter().try_for_each(|number| std::fs::remove_file(folder.join(file_name(boot, number))))
+            numbers.into_iter().try_for_each(|number| {
+                let path = folder.join(file_name(boot, number));
+                if damaged.contains(&number) {
+                    return std::fs::rename(&path, path.with_extension(DAMAGED));
+                }
+                std::fs::remove_file(path)
+            })
         })
         .await
     }
@@ -275,7 +313,14 @@ fn read_files(folder: &Path, boot: BootId, reading: &mut Reading, last: u32, is_
             }
         }
         let is_final = number < last || is_over;
-        torn += u64::from(is_final && std::fs::metadata(&path)?.len() > frames.offset());
+        let rest_bytes = std::fs::metadata(&path)?.len().saturating_sub(frames.offset());
+        if is_final && rest_bytes > 0 {
+            torn += 1;
+            // The end of a file may be a part of one record. More than that was behind something unreadable.
+            if rest_bytes > MAX_FRAME_BYTES {
+                reading.damaged.insert(number);
+            }
+        }
         if number >= last {
             return Ok(Read { rows, more: false, torn });
         }

@@ -17,6 +17,9 @@ const USUAL_BYTES: usize = 192;
 /// No record is longer: names are bounded. A longer one is not a record.
 const MAX_RECORD_BYTES: usize = 4096;
 
+/// The most bytes of one record with what is before it.
+pub(crate) const MAX_FRAME_BYTES: u64 = (HEAD_BYTES + MAX_RECORD_BYTES) as u64;
+
 /// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Frame {

@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tenantry_store::{Bookkeeper, Ledger, Store, UsageGroup, UsageQuery, UsageRecord};
 use tenantry_types::share::ShareTier;
 use tenantry_types::usage::{Attempted, DeviceTime, Outcome, SlotTime, UsageKind, Used};
-use tenantry_types::{DeploymentId, KeyId, RequestId, TenantId, VersionId};
+use tenantry_types::{BootId, DeploymentId, KeyId, RequestId, TenantId, VersionId};
 
 use crate::support::Shared;
 
@@ -144,6 +144,43 @@ pub(crate) async fn what_a_start_left_open_is_closed_by_the_next_as_interrupted(
     assert_eq!((old.slots.capacity_ns(), old.idle_ns(), old.unaccounted_ns()), (2_000, 1_944, -66));
     assert_eq!(old.node, second.node(), "a node keeps its name");
     assert_ne!(old.boot, second.boot());
+}
+
+pub(crate) async fn a_damaged_file_is_kept_and_holds_up_nobody(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let folder = place.folder().join("ledger");
+    let only = |folder: &std::path::Path, of: BootId| {
+        let mut all = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        all.find(|path| path.to_string_lossy().contains(&of.to_string())).unwrap()
+    };
+    let write = |at_ms: i64| {
+        let ledger = Ledger::open(&folder, at_ms).unwrap();
+        for _ in 0..100 {
+            let sequence = ledger.next_key().sequence;
+            ledger.closed(sequence, &attempted(1, at_ms), used(1), at_ms + 1).unwrap();
+        }
+        ledger.boot()
+    };
+    let damaged = write(1_000);
+    let path = only(&folder, damaged);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    // Nothing of it can be read.
+    let strange = write(2_000);
+    let path = only(&folder, strange);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    write(3_000);
+    let ledger = Arc::new(Ledger::open(&folder, 4_000).unwrap());
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    books.carry().await.unwrap_err();
+    assert!(only(&folder, damaged).extension().is_some_and(|end| end == "damaged"));
+    let sum = store.usage(&UsageQuery { tenant: None, days: (0, 0), groups: Vec::new() }).await.unwrap();
+    assert!((140..200).contains(&sum[0].attempts), "{}", sum[0].attempts);
+    std::fs::remove_dir(&path).unwrap();
+    assert_eq!(books.carry().await.unwrap(), tenantry_store::Carried::default());
 }
 
 pub(crate) async fn files_go_when_they_are_in_the_books(backend: Shared) {
