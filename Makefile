@@ -61,10 +61,10 @@ test-isolation: tools ## The escape matrix: what a hostile model might try, behi
 	$(CARGO) test --release --package tenantry-jail --test escape
 
 test-security: build models venv test-isolation ## Doors, walls and the ledger: the route walk, the escapes, tampering, kills (about eight minutes)
-	$(CARGO) test --release --workspace --test conformance
+	$(CARGO) test --release --workspace --test conformance --test roles
 	$(CARGO) test --release --workspace --lib -- policies identity auth
-	$(PYTHON) -m pytest tests/e2e/test_security.py tests/e2e/test_identity.py tests/e2e/test_audit.py tests/e2e/test_usage.py tests/e2e/test_tls.py tests/e2e/test_encryption.py
-	target/release/tenantry-bench --only ledger
+	$(PYTHON) -m pytest tests/e2e/test_security.py tests/e2e/test_identity.py tests/e2e/test_audit.py tests/e2e/test_usage.py tests/e2e/test_tls.py tests/e2e/test_encryption.py tests/e2e/test_billing.py
+	target/release/tenantry-bench --only doors,ledger
 
 # The same features as `unit`, so that nothing is built twice.
 test-cgroup2: tools ## Control groups of version 2, in a machine of its own (User-Mode Linux; takes a minute or two)

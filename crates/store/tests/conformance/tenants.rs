@@ -143,7 +143,8 @@ pub(crate) async fn keys_are_bounded_and_dead_ones_make_room(backend: Shared) {
         })
         .collect();
     let mut raw = AnyConnection::connect(&place.raw_url()).await.unwrap();
-    raw.execute(AssertSqlSafe(format!("INSERT INTO api_keys VALUES {}", rows.join(", ")))).await.unwrap();
+    let columns = "id, tenant_id, role, label, secret_sha256, created_ms, expires_ms, revoked_ms";
+    raw.execute(AssertSqlSafe(format!("INSERT INTO api_keys ({columns}) VALUES {}", rows.join(", ")))).await.unwrap();
     raw.close().await.unwrap();
     store.create_key(acme.id, NewKey::of(Role::Invoker), 1_000).await.unwrap();
     let keys = store.keys(acme.id).await.unwrap();
