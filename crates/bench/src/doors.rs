@@ -47,9 +47,10 @@ fn together(bench: &Bench, figures: &mut Figures) -> Result<()> {
     let key = all.admin.add("tenants/acme/keys", &key)?;
     let text = |name: &str| key.get(name).and_then(|value| value.as_str()).context("the answer has no key");
     let limits = json!({"settings": {
-        "request_rate": {"per_second": 1_000_000, "burst": 1_000_000},
-        "max_requests": 10_000, "max_queued_tasks": 10_000, "max_bodies_bytes": 1_u64 << 30,
+        "request_rate": {"per_second": 1_000_000, "burst": 1_000_000}, "max_requests": 10_000,
     }});
+    let budget = json!({"meter": "requests", "period": "month", "amount": 1_000_000_000});
+    all.admin.set("tenants/acme/budgets", &budget)?;
     all.admin.set("tenants/acme/share", &limits)?;
     all.admin.set(&format!("tenants/acme/deployments/acme/{}/share", subject.name), &limits)?;
     all.admin.set(&format!("tenants/acme/keys/{}/share", text("id")?), &limits)?;

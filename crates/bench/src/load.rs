@@ -95,17 +95,17 @@ impl Repeated {
         runtime.block_on(async {
             let mut connection = Connection::new(self.address);
             connection.open().await?;
-            let mut seen = [Seen::default(), Seen::default()];
+            let (mut own, mut others) = (Seen::default(), Seen::default());
             for turn in 0..2 * times {
                 // Which one is first changes, too.
-                let which = usize::from((turn % 2 == 1) != ((turn / 2) % 2 == 1));
-                let request = if which == 0 { &self.request } else { &other.request };
+                let is_own = (turn % 2 == 1) == ((turn / 2) % 2 == 1);
+                let (request, seen) = if is_own { (&self.request, &mut own) } else { (&other.request, &mut others) };
                 let sent = Instant::now();
                 let answer = connection.call(request).await?;
                 anyhow::ensure!(answer.refusal.is_some(), "a request that should be refused was answered");
-                seen[which].round_trips.push(sent.elapsed());
+                seen.round_trips.push(sent.elapsed());
             }
-            Ok(seen.map(Seen::middle))
+            Ok([own.middle(), others.middle()])
         })
     }
 

@@ -1,6 +1,5 @@
 //! The golden table: what each built-in role may do to its own tenant's things, shared ones and others', as the documents have it.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use tenantry_policy::Policies;
 

@@ -42,14 +42,17 @@ impl Server {
     /// 401 with one text, whatever was wrong. It leaves a record in the audit trail, within bounds. 503 where the keys of a
     /// token's issuer were never read.
     pub async fn authenticate(&self, presented: &Presented<'_>) -> Result<Principal, ServiceError> {
-        if let Some(token) = presented.token()
-            && let Looked::Unknown(issuer) = self.identity.look(token, unix_ms())
-            && !self.identity.fetch(issuer, self.node.now()).await
-        {
-            let text = "the keys of this token's issuer cannot be read now; try again shortly";
-            return Err(ServiceError::new(ErrorCode::Unavailable, text).retry_after(ISSUER_RETRY));
+        let Some(token) = presented.token() else { return self.authenticate_now(presented) };
+        let now_ms = unix_ms();
+        let mut looked = self.identity.look(token, now_ms);
+        if let Looked::Unknown(issuer) = looked {
+            if !self.identity.fetch(issuer, self.node.now()).await {
+                let text = "the keys of this token's issuer cannot be read now; try again shortly";
+                return Err(ServiceError::new(ErrorCode::Unavailable, text).retry_after(ISSUER_RETRY));
+            }
+            looked = self.identity.look(token, now_ms);
         }
-        self.authenticate_now(presented)
+        self.concluded(presented, self.of_token(looked, now_ms))
     }
 
     /// The same from what is known here already.
@@ -59,10 +62,19 @@ impl Server {
     pub fn authenticate_now(&self, presented: &Presented<'_>) -> Result<Principal, ServiceError> {
         let now_ms = unix_ms();
         let outcome = match (presented.token(), presented.authorization) {
-            (Some(token), _) => self.of_token(token, now_ms),
+            (Some(token), _) => self.of_token(self.identity.look(token, now_ms), now_ms),
             (None, None) if !presented.certificate.is_empty() => self.of_certificate(presented.certificate, now_ms),
             (None, authorization) => authenticate(&self.routing.load(), authorization, now_ms),
         };
+        self.concluded(presented, outcome)
+    }
+
+    /// Where he calls from; of whoever is refused the metrics and the audit take note.
+    fn concluded(
+        &self,
+        presented: &Presented<'_>,
+        outcome: Result<Principal, ServiceError>,
+    ) -> Result<Principal, ServiceError> {
         match outcome {
             Ok(principal) => Ok(principal.at(presented.source)),
             Err(error) => {
@@ -73,8 +85,8 @@ impl Server {
         }
     }
 
-    fn of_token(&self, token: &str, now_ms: i64) -> Result<Principal, ServiceError> {
-        let Looked::Good(who) = self.identity.look(token, now_ms) else { return Err(unauthenticated()) };
+    fn of_token(&self, looked: Looked, now_ms: i64) -> Result<Principal, ServiceError> {
+        let Looked::Good(who) = looked else { return Err(unauthenticated()) };
         let routing = self.routing.load();
         match who {
             Who::Key(id, actions) => {
