@@ -80,8 +80,8 @@ $(AUDIT_TOOLS):
 
 audit: $(AUDIT_TOOLS) ## What the programs are made of: licences, sources, known weaknesses; a list of parts (SBOM) in target/sbom
 	.cache/tools/bin/cargo-deny --locked check bans licenses sources
-	@mkdir -p target/sbom && .cache/tools/bin/cargo-cyclonedx cyclonedx --format json --describe binaries --target x86_64-unknown-linux-gnu --override-filename sbom --quiet \
-	  && find crates -name 'sbom*.json' -exec mv {} target/sbom/ \; && ls target/sbom
+	.cache/tools/bin/cargo-cyclonedx cyclonedx --format json --describe binaries --target x86_64-unknown-linux-gnu --quiet
+	@mkdir -p target/sbom && mv crates/*/*_bin.cdx.json target/sbom/ && ls target/sbom
 	@echo "known weaknesses (asks for the advisory database):"
 	.cache/tools/bin/cargo-deny --locked check advisories
 
