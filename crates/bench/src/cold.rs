@@ -13,6 +13,7 @@ use crate::Bench;
 use crate::figures::{Figures, at_most, median};
 use crate::load::Repeated;
 use crate::models::Subject;
+use crate::pair::in_turn;
 use crate::raw::Raw;
 use crate::server::Server;
 
@@ -23,15 +24,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
         let (mut against_raw, mut against_exec) = (Vec::new(), Vec::new());
         for round in 1..=bench.rounds {
             let raw = Raw::load(&runtime, &subject).and_then(|mut raw| Ok(raw.load + raw.run_once()?))?;
-            let mut cold = [Duration::ZERO; 2];
-            let mut order: Vec<_> = servers.iter().zip(&mut cold).collect();
-            if round % 2 == 0 {
-                order.reverse();
-            }
-            for (server, cold) in order {
-                *cold = first_answer(server, &subject, round)?;
-            }
-            let [exec, zygote] = cold;
+            let [exec, zygote] = in_turn(&servers, round, |server| first_answer(server, &subject, round))?;
             eprintln!("{} round {round}: raw {raw:.1?}, executed {exec:.1?}, forked {zygote:.1?}", subject.name);
             against_raw.push(exec.as_secs_f64() / raw.as_secs_f64());
             against_exec.push(zygote.as_secs_f64() / exec.as_secs_f64());
@@ -43,7 +36,7 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
 }
 
 /// The first answer of a model that was registered and is loaded nowhere.
-fn first_answer(server: &Server, subject: &Subject, round: u32) -> Result<Duration> {
+pub(crate) fn first_answer(server: &Server, subject: &Subject, round: u32) -> Result<Duration> {
     let tenant = format!("cold-{}-{round}", subject.name);
     let key = server.admin.tenant(&tenant)?;
     let digest = server.admin.upload(&tenant, &subject.model)?;

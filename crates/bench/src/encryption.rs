@@ -4,14 +4,14 @@
 //! worker of theirs exists and nothing of theirs is decrypted already. All files lie in the page cache, which is where encryption
 //! shows most: a disk would take longer for both.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::Bench;
+use crate::cold::first_answer;
 use crate::figures::{Figures, at_most, median};
-use crate::load::Repeated;
-use crate::models::Subject;
+use crate::pair::in_turn;
 use crate::server::Server;
 
 /// What is uploaded.
@@ -45,33 +45,4 @@ pub(crate) fn measure(bench: &Bench, figures: &mut Figures) -> Result<()> {
     }
     figures.add("encryption_upload_ratio", median(ratios), "ratio", at_most(1.25));
     Ok(())
-}
-
-/// The same on both servers; who goes first changes from round to round.
-fn in_turn(
-    servers: &[Server; 2],
-    round: u32,
-    mut measure: impl FnMut(&Server) -> Result<Duration>,
-) -> Result<[Duration; 2]> {
-    let mut times = [Duration::ZERO; 2];
-    let mut order: Vec<_> = servers.iter().zip(&mut times).collect();
-    if round.is_multiple_of(2) {
-        order.reverse();
-    }
-    for (server, time) in order {
-        *time = measure(server)?;
-    }
-    Ok(times)
-}
-
-/// The first answer of a model that was registered and is loaded nowhere.
-fn first_answer(server: &Server, subject: &Subject, round: u32) -> Result<Duration> {
-    let tenant = format!("sealed-{}-{round}", subject.name);
-    let key = server.admin.tenant(&tenant)?;
-    let digest = server.admin.upload(&tenant, &subject.model)?;
-    server.admin.register(&tenant, subject.name, &digest)?;
-    let request = Repeated::infer(server.address, subject.name, &key, subject)?;
-    let start = Instant::now();
-    request.one_by_one(1)?;
-    Ok(start.elapsed())
 }

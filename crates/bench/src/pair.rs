@@ -57,3 +57,20 @@ pub(crate) fn compare(bench: &Bench, more: &(Server, Repeated), less: &(Server, 
     }
     Ok(Ratios { latency: median(latency), throughput: median(throughput), cpu: median(cpu) })
 }
+
+/// The same on both servers; who goes first changes from round to round.
+pub(crate) fn in_turn(
+    servers: &[Server; 2],
+    round: u32,
+    mut measure: impl FnMut(&Server) -> Result<Duration>,
+) -> Result<[Duration; 2]> {
+    let mut times = [Duration::ZERO; 2];
+    let mut order: Vec<_> = servers.iter().zip(&mut times).collect();
+    if round.is_multiple_of(2) {
+        order.reverse();
+    }
+    for (server, time) in order {
+        *time = measure(server)?;
+    }
+    Ok(times)
+}
