@@ -1,6 +1,6 @@
 //! Asking Cedar.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
 use cedar_policy::{
@@ -174,59 +174,6 @@ fn uid(kind: &str, id: &str) -> Result<EntityUid, PolicyError> {
 
 fn error(cause: impl std::fmt::Display) -> PolicyError {
     PolicyError(cause.to_string())
-}
-
-/// What the roles of a table are called in one.
-impl Policies {
-    /// The table of all built-in roles, as Markdown: what each may do to its own tenant's things, to what others share with it,
-    /// and to what is another tenant's. `yes`, or the status of the refusal.
-    ///
-    /// # Errors
-    /// [`PolicyError`].
-    pub fn table(&self) -> Result<String, PolicyError> {
-        let grants: BTreeMap<Role, Grants> = Role::BUILT_IN
-            .into_iter()
-            .map(|role| {
-                let operator = role == Role::PlatformAdmin;
-                Ok((role.clone(), self.grants(&[role], operator, &[])?))
-            })
-            .collect::<Result<_, PolicyError>>()?;
-        let mut text = String::new();
-        for relation in Relation::ALL {
-            let title = match relation {
-                Relation::Own => "Its own tenant's things, and the server as a whole",
-                Relation::Shared => "Models of another tenant that are shared with its own",
-                Relation::Other => "Things of another tenant",
-            };
-            text.push_str(&format!("## {title}\n\n| action |"));
-            let names = Role::BUILT_IN.map(|role| format!(" {role} |"));
-            text.push_str(&names.concat());
-            text.push_str(&format!("\n|---|{}\n", "---|".repeat(Role::BUILT_IN.len())));
-            for action in Action::ALL {
-                let is_platform = matches!(action, Action::PlatformRead | Action::PlatformWrite);
-                if (relation == Relation::Shared && !action.is_of_models())
-                    || (relation == Relation::Other && is_platform)
-                {
-                    continue;
-                }
-                let cell = |role: Role| {
-                    let allowed = grants.get(&role).is_some_and(|grants| grants.allows(action, relation));
-                    match (allowed, relation) {
-                        (true, _) => " yes |",
-                        (false, Relation::Own) => " 403 |",
-                        // Whoever shares a model has told of it.
-                        (false, Relation::Shared) if action == Action::ModelInfer => " 403 |",
-                        (false, Relation::Shared | Relation::Other) => " 404 |",
-                    }
-                };
-                text.push_str(&format!("| `{action}` |{}\n", Role::BUILT_IN.map(cell).concat()));
-            }
-            text.push('\n');
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-        Ok(text)
-    }
 }
 
 #[cfg(test)]

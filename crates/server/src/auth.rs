@@ -36,7 +36,10 @@ pub struct Principal {
     pub source: Option<IpAddr>,
     /// Who an issuer says he is, where he has no key of ours.
     pub(crate) subject: Option<Arc<str>>,
+    /// What his roles allow.
     grants: Arc<Grants>,
+    /// The actions that his key or token is confined to.
+    actions: ActionSet,
     scope: Arc<Scope>,
     routed: Arc<RoutedTenant>,
 }
@@ -44,7 +47,7 @@ pub struct Principal {
 impl Principal {
     /// The holder of a key.
     pub(crate) fn of_key(routed: &RoutedKey) -> Self {
-        let RoutedKey { key, tenant, roles, grants, scope, .. } = routed;
+        let RoutedKey { key, tenant, roles, grants, actions, scope, .. } = routed;
         Self {
             tenant: tenant.id,
             tenant_name: Arc::clone(&tenant.name),
@@ -53,6 +56,7 @@ impl Principal {
             source: None,
             subject: None,
             grants: Arc::clone(grants),
+            actions: *actions,
             scope: Arc::clone(scope),
             routed: Arc::clone(tenant),
         }
@@ -68,6 +72,7 @@ impl Principal {
             source: None,
             subject: Some(Arc::clone(&subject.name)),
             grants,
+            actions: ActionSet::ALL,
             scope: Arc::default(),
             routed: Arc::clone(tenant),
         }
@@ -75,10 +80,7 @@ impl Principal {
 
     /// The same, within these actions.
     pub(crate) fn within(self, actions: ActionSet) -> Self {
-        if actions == ActionSet::ALL {
-            return self;
-        }
-        Self { grants: Arc::new(self.grants.within(actions)), ..self }
+        Self { actions: self.actions.and(actions), ..self }
     }
 
     /// The key, where it is one that can have settings in the share tree.
@@ -104,7 +106,15 @@ impl Principal {
 
     /// Whether he administers the platform.
     pub fn is_platform_admin(&self) -> bool {
-        self.grants.allows(Action::PlatformWrite, Relation::Own)
+        self.allows(Action::PlatformWrite, Relation::Own)
+    }
+
+    fn allows(&self, action: Action, relation: Relation) -> bool {
+        self.actions.contains(action) && self.grants.allows(action, relation)
+    }
+
+    fn allows_model(&self, action: Action, relation: Relation, model: &ModelName) -> bool {
+        self.actions.contains(action) && self.grants.allows_model(action, relation, model)
     }
 
     /// What a tenant is to his.
@@ -123,7 +133,7 @@ impl Principal {
     /// Whether he may do this with a model.
     pub(crate) fn may(&self, action: Action, model: &RoutedModel) -> bool {
         self.holds(&model.owner.name, &model.reference.name)
-            && self.grants.allows_model(action, self.relation_to_model(model), &model.reference.name)
+            && self.allows_model(action, self.relation_to_model(model), &model.reference.name)
     }
 
     /// Whether a model is within what his key is confined to.
@@ -133,7 +143,7 @@ impl Principal {
 
     /// Whether he may do everything that these roles and this scope allow: nobody gives what he has not.
     pub(crate) fn covers(&self, grants: &Grants, scope: &Scope) -> bool {
-        self.grants.covers(&grants.within(scope.action_set()))
+        self.grants.within(self.actions).covers(&grants.within(scope.action_set()))
             && (self.scope.models.is_none() || scope.is_within(&self.scope))
     }
 }
@@ -188,7 +198,7 @@ pub(crate) fn tenant<'a>(
 ) -> Result<&'a Arc<RoutedTenant>, ServiceError> {
     let found = routing.tenant(tenant).ok_or_else(|| unknown_tenant(tenant))?;
     match principal.relation_to(found.id) {
-        relation if principal.grants.allows(action, relation) => Ok(found),
+        relation if principal.allows(action, relation) => Ok(found),
         Relation::Own => Err(denied(action)),
         Relation::Shared | Relation::Other => Err(unknown_tenant(tenant)),
     }
@@ -211,7 +221,7 @@ pub(crate) fn owner<'a>(
         Relation::Own if !principal.holds(owner, model) => {
             Err(unknown_model(&ModelRef { owner: Some(owner.clone()), name: model.clone() }))
         }
-        relation if principal.grants.allows_model(action, relation, model) => Ok(found),
+        relation if principal.allows_model(action, relation, model) => Ok(found),
         Relation::Own => Err(denied(action)),
         Relation::Shared | Relation::Other => Err(unknown_tenant(owner)),
     }
@@ -243,7 +253,7 @@ pub(crate) fn model<'a>(
 /// # Errors
 /// 403 for everybody but a platform admin.
 pub(crate) fn platform(principal: &Principal, action: Action) -> Result<(), ServiceError> {
-    if principal.grants.allows(action, Relation::Own) { Ok(()) } else { Err(denied(action)) }
+    if principal.allows(action, Relation::Own) { Ok(()) } else { Err(denied(action)) }
 }
 
 /// The one text for a tenant that does not exist and for one that is not the caller's.

@@ -33,7 +33,7 @@ const MAX_VERIFIED: usize = 10_000;
 /// The longest token that is looked at, bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// How soon an issuer's keys are read again because a token names one that is not known.
-const FETCH_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// Everybody who is believed besides the holders of keys.
 #[derive(Debug)]

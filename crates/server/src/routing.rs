@@ -21,8 +21,9 @@ use tenantry_types::model::{Chain, EngineOptions, PipelineFacts};
 use tenantry_types::name::MAX_NAME_BYTES;
 use tenantry_types::share::WorkerLimits;
 use tenantry_types::{
-    CustomRole, DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef, OrganisationId,
-    PlacementId, Scope, ServiceError, ShareSettings, Signature, TenantId, TenantName, TrustDomain, VersionId,
+    ActionSet, CustomRole, DataOwner, DeploymentId, Digest, ErrorCode, KeyId, Level, ModelId, ModelName, ModelRef,
+    OrganisationId, PlacementId, Scope, ServiceError, ShareSettings, Signature, TenantId, TenantName, TrustDomain,
+    VersionId,
 };
 
 use crate::limits::{Gate, TenantGate};
@@ -67,8 +68,10 @@ pub(crate) struct RoutedKey {
     pub(crate) tenant: Arc<RoutedTenant>,
     /// Its role.
     pub(crate) roles: Arc<[Role]>,
-    /// What it allows.
+    /// What that allows.
     pub(crate) grants: Arc<Grants>,
+    /// The actions it is confined to.
+    pub(crate) actions: ActionSet,
     pub(crate) scope: Arc<Scope>,
     /// When it was last used, milliseconds since the Unix epoch; outlives a table.
     pub(crate) used_ms: Arc<AtomicI64>,

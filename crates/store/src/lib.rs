@@ -30,6 +30,7 @@ pub mod limits;
 pub mod master;
 mod models;
 mod open;
+pub mod outgoing;
 mod prices;
 mod records;
 mod rekey;

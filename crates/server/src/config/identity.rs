@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tenantry_store::outgoing::is_this_machine;
 use tenantry_types::{Role, TenantName};
 
 use super::{IdentityTable, IssuerTable, SettingsError, TokensTable};
+use crate::identity::FETCH_PAUSE;
 
 /// The signature algorithms that are known, all of them with public keys.
 const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
@@ -91,8 +93,8 @@ fn issuer(table: &IssuerTable) -> Result<IssuerSettings, SettingsError> {
     if table.clock_skew.0 > MAX_SKEW {
         return fail("identity.issuer.clock_skew", "must be at most \"5m\"");
     }
-    if table.refresh.0 < Duration::from_secs(1) {
-        return fail("identity.issuer.refresh", "must be at least \"1s\"");
+    if table.refresh.0 < FETCH_PAUSE {
+        return fail("identity.issuer.refresh", "must be at least \"5s\"");
     }
     let role = |key, text: &String| {
         let parsed = text.parse::<Role>();
@@ -149,11 +151,9 @@ fn tokens(table: &TokensTable) -> Result<Option<TokenSettings>, SettingsError> {
 pub(crate) fn is_fit_to_fetch(url: &str) -> bool {
     let Ok(url) = url.parse::<http::Uri>() else { return false };
     let Some(host) = url.host() else { return false };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_here = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match url.scheme_str() {
         Some("https") => true,
-        Some("http") => is_here,
+        Some("http") => is_this_machine(host),
         _ => false,
     }
 }

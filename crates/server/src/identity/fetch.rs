@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::Value;
+use tenantry_store::outgoing::{self, NoCertificate};
 use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::config::{IssuerSettings, is_fit_to_fetch};
 
@@ -24,8 +24,10 @@ pub(super) enum FetchError {
     Ask(#[from] ureq::Error),
     #[error("it answered with status {0}")]
     Status(u16),
+    #[error("the file of its authorities cannot be read")]
+    Ca(#[from] io::Error),
     #[error("the file of its authorities cannot be used")]
-    Ca(#[source] io::Error),
+    NoCertificate(#[from] NoCertificate),
     #[error("its discovery document says it is another issuer's")]
     OtherIssuer,
     #[error("its discovery document names no address of keys that may be asked")]
@@ -36,7 +38,9 @@ pub(super) enum FetchError {
 
 /// The set of keys, as a document. Waits for the network.
 pub(super) fn keys(settings: &IssuerSettings) -> Result<Value, FetchError> {
-    let agent = agent(settings)?;
+    let authorities = settings.ca.as_ref().map(std::fs::read).transpose()?;
+    // Every address is looked at before it is asked, so plain text is spoken with this machine only.
+    let agent = outgoing::agent(authorities.as_deref(), false, TIMEOUT)?;
     let url = match &settings.jwks_url {
         Some(url) => url.clone(),
         None => {
@@ -54,36 +58,79 @@ pub(super) fn keys(settings: &IssuerSettings) -> Result<Value, FetchError> {
     if set.get("keys").is_some_and(Value::is_array) { Ok(set) } else { Err(FetchError::NoSet) }
 }
 
-fn agent(settings: &IssuerSettings) -> Result<Agent, FetchError> {
-    let mut tls = TlsConfig::builder();
-    if let Some(path) = &settings.ca {
-        let text = std::fs::read(path).map_err(FetchError::Ca)?;
-        let certificates: Vec<Certificate<'static>> = parse_pem(&text)
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            })
-            .collect();
-        if certificates.is_empty() {
-            return Err(FetchError::Ca(io::Error::from(io::ErrorKind::InvalidData)));
-        }
-        tls = tls.root_certs(RootCerts::from(certificates));
-    }
-    let config = Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        // What the environment says of proxies is for other programs.
-        .proxy(None)
-        .tls_config(tls.build());
-    Ok(Agent::new_with_config(config.build()))
-}
-
 fn get(agent: &Agent, url: &str) -> Result<Value, FetchError> {
     let mut answer = agent.get(url).call()?;
     if answer.status() != 200 {
         return Err(FetchError::Status(answer.status().as_u16()));
     }
     Ok(answer.body_mut().with_config().limit(MAX_BYTES).read_json()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request with what its path has, one after the other, until nobody asks any more; tells which were asked.
+    fn served(answers: impl FnOnce(&str) -> Vec<(&'static str, String)>) -> (Result<Value, FetchError>, Vec<String>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers = answers(&url);
+        let serving = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+                let Some(path) = lines.next().and_then(|line| line.split(' ').nth(1).map(str::to_owned)) else { break };
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let answer =
+                    answers.iter().find(|(known, _)| *known == path).map_or("HTTP/1.1 404 None\r\n", |(_, text)| text);
+                asked.push(path);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            asked
+        });
+        let settings = IssuerSettings { url: url.clone(), jwks_url: None, ..super::super::tests::settings() };
+        let keys = keys(&settings);
+        // An empty connection ends it.
+        drop(std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap());
+        (keys, serving.join().unwrap())
+    }
+
+    fn json(value: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{value}", value.len())
+    }
+
+    const DISCOVERY: &str = "/.well-known/openid-configuration";
+
+    #[test]
+    fn the_discovery_document_leads_to_the_keys() {
+        let (keys, asked) = served(|url| {
+            let document = format!(r#"{{"issuer":"{url}","jwks_uri":"{url}/keys"}}"#);
+            vec![(DISCOVERY, json(&document)), ("/keys", json(r#"{"keys":[]}"#))]
+        });
+        assert_eq!(keys.unwrap(), serde_json::json!({ "keys": [] }));
+        assert_eq!(asked, [DISCOVERY, "/keys"]);
+    }
+
+    #[test]
+    fn nothing_leads_elsewhere() {
+        let redirect = |url: &str| {
+            format!("HTTP/1.1 302 Found\r\nlocation: {url}/keys\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        };
+        let (keys, asked) = served(|url| vec![(DISCOVERY, redirect(url)), ("/keys", json(r#"{"keys":[]}"#))]);
+        assert!(matches!(keys, Err(FetchError::Status(302))), "{keys:?}");
+        assert_eq!(asked, [DISCOVERY]);
+        for elsewhere in ["http://192.0.2.1/keys", "file:///etc/passwd", "ftp://localhost/keys", ""] {
+            let (keys, asked) =
+                served(|url| vec![(DISCOVERY, json(&format!(r#"{{"issuer":"{url}","jwks_uri":"{elsewhere}"}}"#)))]);
+            assert!(matches!(keys, Err(FetchError::NoKeys)), "{elsewhere}: {keys:?}");
+            assert_eq!(asked, [DISCOVERY]);
+        }
+        let (keys, _) =
+            served(|url| vec![(DISCOVERY, json(&format!(r#"{{"issuer":"{url}/other","jwks_uri":"{url}/keys"}}"#)))]);
+        assert!(matches!(keys, Err(FetchError::OtherIssuer)), "{keys:?}");
+    }
 }

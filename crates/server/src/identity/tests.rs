@@ -25,7 +25,7 @@ fn set(numbers: &[u8]) -> Value {
     json!({ "keys": numbers.iter().map(key).collect::<Vec<_>>() })
 }
 
-fn settings() -> IssuerSettings {
+pub(super) fn settings() -> IssuerSettings {
     IssuerSettings {
         url: URL.to_owned(),
         jwks_url: None,

@@ -78,14 +78,13 @@ impl Routing {
                 let custom = roles.get(&tenant.id).map_or(&[][..], Vec::as_slice);
                 let grants = access.grants(std::slice::from_ref(&key.role), tenant.operator, custom);
                 let actions = key.scope.action_set();
-                let grants = if key.scope.actions.is_none() { grants } else { Arc::new(grants.within(actions)) };
                 let used_ms = match previous.keys.get(&key.id) {
                     Some(known) => Arc::clone(&known.used_ms),
                     None => Arc::new(AtomicI64::new(key.last_used_ms.unwrap_or(0))),
                 };
                 let roles = Arc::from([key.role.clone()]);
                 let scope = Arc::new(key.scope.clone());
-                Some((key.id, RoutedKey { key, tenant, roles, grants, scope, used_ms }))
+                Some((key.id, RoutedKey { key, tenant, roles, grants, actions, scope, used_ms }))
             })
             .collect();
         let certificates = keys

@@ -12,7 +12,6 @@
 //! only. Answers are bounded in size and time. The calls are few (one a tenant and start) and block a thread made for that.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +25,11 @@ use serde_json::{Value, json};
 use tenantry_types::error::sanitise;
 use ureq::Agent;
 use ureq::http::{Method, Request, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{MasterKey, MasterKeyError, SecretKey, WrappedKey};
+use crate::outgoing;
 
-/// How long Vault may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, bytes.
 const MAX_ANSWER_BYTES: u64 = 64 << 10;
 /// Characters of an error of Vault's that are shown.
@@ -86,7 +83,7 @@ impl VaultConfig {
         }
         match scheme {
             "https" => Ok(()),
-            "http" if is_this_machine(authority.host()) => Ok(()),
+            "http" if outgoing::is_this_machine(authority.host()) => Ok(()),
             "http" => Err(VaultAddressError::PlainText),
             _ => Err(VaultAddressError::NotAUrl),
         }
@@ -100,11 +97,6 @@ impl VaultConfig {
         };
         name.len() <= 256 && name.split('/').all(plain)
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A key of Vault's transit engine. It should be of an authenticated kind (`aes256-gcm96`, the usual one, or
@@ -174,21 +166,11 @@ impl VaultKey {
         if !VaultConfig::is_name(&config.mount) || !VaultConfig::is_name(&config.key) {
             return Err(MasterKeyError::Invalid("`mount` and `key` are plain names".to_owned()));
         }
-        let roots = match &config.authorities {
-            None => RootCerts::WebPki,
-            Some(pem) => RootCerts::Specific(Arc::new(authorities(pem)?)),
-        };
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .https_only(config.address.starts_with("https:"))
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_connect(Some(CONNECT_TIMEOUT.min(config.timeout)))
-            .timeout_global(Some(config.timeout))
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .user_agent(concat!("tenantry/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { inner: Arc::new(Inner { agent: agent.into(), config }) })
+        let https_only = config.address.starts_with("https:");
+        let agent = outgoing::agent(config.authorities.as_deref(), https_only, config.timeout).map_err(|_| {
+            MasterKeyError::Invalid("`encryption.vault.ca` names no certificate in PEM form".to_owned())
+        })?;
+        Ok(Self { inner: Arc::new(Inner { agent, config }) })
     }
 
     /// Does something that blocks, on a thread for that.
@@ -364,17 +346,6 @@ fn token(path: &Path) -> Result<Zeroizing<String>, MasterKeyError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     Ok(Zeroizing::new(text.trim().to_owned()))
-}
-
-fn authorities(pem: &[u8]) -> Result<Vec<ureq::tls::Certificate<'static>>, MasterKeyError> {
-    let invalid = || MasterKeyError::Invalid("`encryption.vault.ca` names no certificate in PEM form".to_owned());
-    let mut found = Vec::new();
-    for item in parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| invalid())? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(invalid()) } else { Ok(found) }
 }
 
 /// Wipes the texts of a body.
