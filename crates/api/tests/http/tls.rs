@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tenantry_oip::grpc::proto::{ServerMetadataRequest, ServerMetadataResponse};
 use tenantry_server::config::{ClientAuth, TlsVersion};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -20,7 +20,8 @@ async fn ready(connector: &TlsConnector, running: &Running) -> std::io::Result<u
     let mut stream = connect(connector, running.address).await?;
     // With TLS 1.3 a client hears only now that its certificate is refused.
     let head = b"GET /v2/health/ready HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut stream, head).await?;
+    stream.write_all(head).await?;
+    stream.flush().await?;
     let mut answer = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end")?;
     Ok(String::from_utf8(answer).unwrap().split(' ').nth(1).unwrap().parse().unwrap())

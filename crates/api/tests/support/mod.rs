@@ -242,6 +242,8 @@ impl Connection {
     /// Sends bytes as they are. A server that has refused already may have closed; the answer tells.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
+        // What is encrypted and found no room in the socket waits for this.
+        let _ = self.stream.flush().await;
     }
 
     pub(crate) async fn answer(&mut self) -> Answer {
