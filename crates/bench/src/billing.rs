@@ -1,7 +1,7 @@
 //! What is asked of a ledger with many records: an invoice, sums by day and deployment, a page of records, each beside the same
 //! of a ledger with a hundredth of them.
 //!
-//! The servers make their database and one real record each; the rest is copied from that one by SQL while they stand still, because
+//! The servers make their database and some real records each; the rest is copied from a page of these by SQL while they stand still, because
 //! to compute ten million answers takes longer than anybody waits. Both have as many sums of days, whose number does not depend on that
 //! of records.
 
@@ -99,14 +99,15 @@ fn filled(bench: &Bench, records: u64) -> Result<(TempDir, Server)> {
 async fn fill(database: &Path, records: u64) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(database).disable_statement_logging();
     let mut connection = SqliteConnection::connect_with(&options).await.context("the database cannot be opened")?;
+    let (of_page,): (i64,) = sqlx::query_as("SELECT MAX(records) FROM usage_pages").fetch_one(&mut connection).await?;
+    let pages = i64::try_from(records)? / of_page.max(1);
     sqlx::query(
         "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < $1)
-         INSERT INTO usage_records (boot_id, sequence, tenant_number, record)
-         SELECT boot_id, $2 + n, tenant_number, record FROM number, (
-             SELECT * FROM usage_records ORDER BY boot_id DESC, sequence DESC LIMIT 1
-         )",
+         INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, ended_ms, data)
+         SELECT boot_id, page + n, tenant_number, $2 + n * records, $2 + n * records + records - 1, records, ended_ms, data
+         FROM number, (SELECT * FROM usage_pages ORDER BY records DESC LIMIT 1)",
     )
-    .bind(i64::try_from(records)?)
+    .bind(pages.max(1))
     .bind(FIRST_COPY)
     .execute(&mut connection)
     .await
@@ -116,7 +117,7 @@ async fn fill(database: &Path, records: u64) -> Result<()> {
              places (p) AS (SELECT 1 UNION ALL SELECT p + 1 FROM places WHERE p < $2)
          INSERT INTO usage_days
          SELECT day - d, tenant_id, printf('dep_%032x', p), model, version, tier, kind, outcome, attempts, duration_ns, queue_ns,
-             compute_ns, padding_ns, load_ns, aborted_ns, cpu_ns, bytes_in, bytes_out, tokens
+             compute_ns, padding_ns, load_ns, aborted_ns, cpu_ns, bytes_in, bytes_out, tokens, resident_byte_seconds
          FROM days, places, (SELECT * FROM usage_days WHERE kind = 'inference' AND outcome = 'ok' ORDER BY day DESC LIMIT 1)",
     )
     .bind(DAYS)

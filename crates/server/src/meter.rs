@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tenantry_bill::{Quantities, Subject};
 use tenantry_node::{Cause, LoadFor, LoadMeters, Meter};
-use tenantry_store::{Bookkeeper, Ledger, LedgerError};
+use tenantry_store::{Bookkeeper, Ledger, LedgerError, Opened};
 use tenantry_types::model::TOKEN_COUNT;
 use tenantry_types::share::ShareTier;
 use tenantry_types::usage::{Attempted, DeviceTime, Outcome, UsageKind, Used};
@@ -37,7 +37,7 @@ pub(crate) struct Account {
 
 #[derive(Debug)]
 struct State {
-    opened: bool,
+    opened: Option<Opened>,
     closed: bool,
     /// Until something else is known: its client has left.
     outcome: Outcome,
@@ -86,7 +86,7 @@ impl Bill {
 impl Account {
     fn new(ledger: &Arc<Ledger>, attempted: Attempted, bytes_in: u64, held: Option<Held>) -> Arc<Self> {
         let used = Used { bytes_in, ..Used::nothing(Outcome::Cancelled) };
-        let state = State { opened: false, closed: false, outcome: Outcome::Cancelled, duration: None, used, held };
+        let state = State { opened: None, closed: false, outcome: Outcome::Cancelled, duration: None, used, held };
         Arc::new(Self {
             ledger: Arc::clone(ledger),
             sequence: ledger.next_key().sequence,
@@ -110,7 +110,7 @@ impl Account {
         }
         let duration = state.duration.unwrap_or_else(|| self.began.elapsed());
         let used = Used { outcome: state.outcome, duration_ns: nanos(duration), ..state.used };
-        self.ledger.closed(self.sequence, &self.attempted, used, unix_ms())?;
+        self.ledger.closed(self.sequence, state.opened, &self.attempted, &used, unix_ms())?;
         state.closed = true;
         // Budgets count what the ledger has, and nothing else.
         if let Some(held) = state.held.take() {
@@ -123,12 +123,12 @@ impl Account {
 impl Meter for Account {
     fn open(&self) -> bool {
         let mut state = self.state.lock();
-        if state.opened {
+        if state.opened.is_some() {
             return true;
         }
         match self.ledger.opened(self.sequence, &self.attempted) {
-            Ok(()) => {
-                state.opened = true;
+            Ok(opened) => {
+                state.opened = Some(opened);
                 true
             }
             Err(error) => {

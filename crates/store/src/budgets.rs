@@ -8,14 +8,13 @@ use tenantry_bill::{Amounts, BudgetLimit, BudgetScope, Budgets, Crossed, DaySum,
 use tenantry_types::TenantId;
 use tenantry_types::share::ShareTier;
 
-use crate::ledger::{Entry, UsageGroup, UsageQuery, UsageRow};
-use crate::limits::{MAX_SUMMED_RECORDS, MAX_USAGE_PAGE};
+use crate::ledger::{Closed, UsageGroup, UsageQuery, UsageRow, closed_of};
+use crate::limits::MAX_SUMMED_RECORDS;
 use crate::prices::{book, ensure_tenant};
 use crate::rows::Row;
 use crate::{ReadError, Store, Thing, WriteError};
 
-/// How much later than a record with a higher number of the same start one may have come: numbers are given a moment after the
-/// time is taken.
+/// How much later than a page of a tenant and start the one before it may have ended: clocks are set.
 const DISORDER_MS: i64 = 60_000;
 /// How long marks of past periods are kept: longer than a month, in which something may still run that began in the one before.
 const MARKS_KEPT_MS: i64 = 62 * DAY_MS;
@@ -200,22 +199,20 @@ impl Store {
         let mut left = MAX_SUMMED_RECORDS;
         for boot in boots {
             let mut below = i64::MAX;
-            'boot: loop {
-                let rows = page(&mut snapshot, number, boot, below, left.min(MAX_USAGE_PAGE)).await?;
-                let Some(last) = rows.last() else { break };
+            while let Some(page) = page_below(&mut snapshot, number, boot, below).await? {
+                let page = Row::new(&page, Thing::Usage);
+                below = page.number("page")?;
+                // What ended before the window came before it, too.
+                if page.number("ended_ms")? < window.start_ms.saturating_sub(DISORDER_MS) {
+                    break;
+                }
+                let records = closed_of(&page)?;
                 if left == 0 {
                     used.is_complete = false;
                     return Ok(used);
                 }
-                below = Row::new(last, Thing::Usage).number("sequence")?;
-                left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-                for row in &rows {
-                    let row = Row::new(row, Thing::Usage);
-                    let record: Vec<u8> = row.get("record")?;
-                    let (attempted, came_to, _) = Entry::decode(&record).ok_or_else(|| row.damaged("record"))?;
-                    if attempted.admitted_ms < window.start_ms.saturating_sub(DISORDER_MS) {
-                        break 'boot;
-                    }
+                left = left.saturating_sub(records.len());
+                for Closed { attempted, used: came_to, .. } in records {
                     let is_in_scope = match scope {
                         BudgetScope::Tenant => true,
                         BudgetScope::Deployment(deployment) => attempted.deployment == Some(deployment),
@@ -234,23 +231,21 @@ impl Store {
     }
 }
 
-/// Records of one tenant and start with lower numbers than one, the highest first. At least one, so that the end is seen.
-async fn page(
+/// The last page of a tenant and start below one.
+async fn page_below(
     connection: &mut AnyConnection,
     tenant: i64,
     boot: i64,
     below: i64,
-    limit: u32,
-) -> Result<Vec<AnyRow>, sqlx::Error> {
+) -> Result<Option<AnyRow>, sqlx::Error> {
     sqlx::query(
-        "SELECT sequence, record FROM usage_records WHERE tenant_number = $1 AND boot_id = $2 AND sequence < $3
-         ORDER BY sequence DESC LIMIT $4",
+        "SELECT page, first_sequence, ended_ms, data FROM usage_pages
+         WHERE tenant_number = $1 AND boot_id = $2 AND page < $3 ORDER BY page DESC LIMIT 1",
     )
     .bind(tenant)
     .bind(boot)
     .bind(below)
-    .bind(i64::from(limit.max(1)))
-    .fetch_all(connection)
+    .fetch_optional(connection)
     .await
 }
 

@@ -49,7 +49,7 @@ pub use budgets::{BudgetMark, BudgetRecord, UsedIn};
 pub use data_keys::{Encryption, KeyGeneration};
 pub use error::{BackendError, OpenError, ReadError, Thing, UploadError, WriteError};
 pub use ledger::{
-    Bookkeeper, BootAccount, Carried, Ledger, LedgerError, UsageGroup, UsageQuery, UsageRecord, UsageRow,
+    Bookkeeper, BootAccount, Carried, Ledger, LedgerError, Opened, UsageGroup, UsageQuery, UsageRecord, UsageRow,
 };
 pub use open::{Store, StoreConfig};
 pub use prices::PlanRecord;

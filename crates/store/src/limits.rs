@@ -59,7 +59,7 @@ pub const MAX_USAGE_PAGE: u32 = 1_000;
 /// The most price plans of a tenant, and of those for everybody.
 pub const MAX_PLANS_PER_TENANT: usize = tenantry_bill::price::MAX_PLANS;
 /// The most usage records that are added up one by one for a budget.
-pub const MAX_SUMMED_RECORDS: u32 = 500_000;
+pub const MAX_SUMMED_RECORDS: usize = 500_000;
 /// How long an artefact nothing refers to is kept for the version that is to be made from it, milliseconds.
 pub const UNREFERENCED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The most generations of a tenant's data keys at one time.

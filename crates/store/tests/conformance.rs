@@ -72,6 +72,8 @@ const CASES: &[(&str, Case)] = cases![
     usage::a_damaged_file_is_kept_and_holds_up_nobody,
     usage::files_go_when_they_are_in_the_books,
     usage::an_error_half_way_doubles_nothing,
+    usage::what_waits_too_long_in_memory_is_read_from_the_files,
+    usage::whoever_leaves_while_the_books_are_brought_up_to_date_doubles_nothing,
     prices::plans_are_added_and_found_and_never_changed,
     prices::a_plan_ends_or_is_taken_back_before_it_begins,
     prices::of_a_tenant_that_has_gone_are_kept,

@@ -109,6 +109,8 @@ pub struct Used {
     pub bytes_out: u64,
     /// Tokens of text models; 0 for others.
     pub tokens: u64,
+    /// Memory that a model was kept in, times how long; 0 for attempts.
+    pub resident_byte_seconds: u64,
 }
 
 /// What the slots of a node did since its start, as far as it is known: cumulative.
@@ -137,6 +139,7 @@ impl Used {
             bytes_in: 0,
             bytes_out: 0,
             tokens: 0,
+            resident_byte_seconds: 0,
         }
     }
 }

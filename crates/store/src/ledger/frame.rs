@@ -8,69 +8,90 @@ use serde::{Deserialize, Serialize};
 use tenantry_types::usage::{Attempted, SlotTime, Used};
 use tenantry_types::{BootId, NodeId};
 
-/// Which form of the records this program writes. Another one is not read.
-pub(crate) const FORMAT: u16 = 1;
+use super::first::{self, Old};
+
+/// Which form of the records this program writes. The one before it is read ([`first`]), another one is not.
+pub(super) const FORMAT: u16 = 2;
 /// Length and checksum before each record.
 const HEAD_BYTES: usize = 8;
-/// Most records are not longer.
-const USUAL_BYTES: usize = 192;
 /// No record is longer: names are bounded. A longer one is not a record.
 const MAX_RECORD_BYTES: usize = 4096;
+/// Room for a record that is written: names have 63 bytes at most, numbers ten.
+const WRITTEN_BYTES: usize = 1024;
+/// The number of the variant before what a closed record holds.
+const VARIANT_BYTES: usize = 1;
 
 /// The most bytes of one record with what is before it.
-pub(crate) const MAX_FRAME_BYTES: u64 = (HEAD_BYTES + MAX_RECORD_BYTES) as u64;
+pub(super) const MAX_FRAME_BYTES: usize = HEAD_BYTES + MAX_RECORD_BYTES;
 
 /// A record of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Frame {
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) enum Frame {
     /// The first of each file.
     Begin { format: u16, node: NodeId, boot: BootId, started_ms: i64 },
     /// An attempt that is about to be given to a worker.
     Opened { sequence: u64, attempted: Attempted },
-    /// An attempt that has ended. It says all again, because one that was never given to a worker was not opened.
-    Closed { sequence: u64, attempted: Attempted, used: Used, ended_ms: i64 },
+    /// An attempt that has ended.
+    Closed(Closed),
     /// What the slots have done by now; `last` where nothing comes after it.
     Slots { at_ms: i64, time: SlotTime, last: bool },
 }
 
-/// A closed record as the books keep it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Entry<'a> {
-    pub(crate) attempted: &'a Attempted,
+/// An attempt that has ended. It says all again, because one that was never given to a worker was not opened. It stands in the log and
+/// in a page of the books in the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Closed {
+    pub(crate) sequence: u64,
+    pub(crate) attempted: Attempted,
     pub(crate) used: Used,
     pub(crate) ended_ms: i64,
 }
 
-impl Entry<'_> {
-    /// Its bytes: the form's number, then the record.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_extend(&(FORMAT, self), Vec::with_capacity(USUAL_BYTES))
-    }
-
-    /// Nothing where the bytes are none of this form.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<(Attempted, Used, i64)> {
-        let (format, record): (u16, (Attempted, Used, i64)) = postcard::from_bytes(bytes).ok()?;
-        (format == FORMAT).then_some(record)
-    }
+/// [`Frame`] as it is written: the same bytes, and nothing is copied for them.
+#[derive(Debug, Serialize)]
+pub(super) enum Written<'a> {
+    Begin { format: u16, node: NodeId, boot: BootId, started_ms: i64 },
+    Opened { sequence: u64, attempted: &'a Attempted },
+    Closed { sequence: u64, attempted: &'a Attempted, used: &'a Used, ended_ms: i64 },
+    Slots { at_ms: i64, time: SlotTime, last: bool },
 }
 
-impl Frame {
-    /// Its bytes, with their length and checksum before them.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        let mut bytes = Vec::with_capacity(USUAL_BYTES);
-        bytes.extend([0; HEAD_BYTES]);
-        let mut bytes = postcard::to_extend(self, bytes)?;
-        let (head, record) = bytes.split_at_mut(HEAD_BYTES);
-        let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
-        let head_bytes = [length.to_le_bytes(), crc32fast::hash(record).to_le_bytes()].concat();
-        head.copy_from_slice(&head_bytes);
-        Ok(bytes)
+/// Bytes of one frame.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    bytes: [u8; HEAD_BYTES + WRITTEN_BYTES],
+    length: usize,
+}
+
+impl Encoded {
+    /// A frame's bytes, with their length and checksum before them.
+    pub(super) fn of(frame: &Written<'_>) -> Result<Self, postcard::Error> {
+        let mut bytes = [0; HEAD_BYTES + WRITTEN_BYTES];
+        let (head, room) = bytes.split_at_mut(HEAD_BYTES);
+        let record = postcard::to_slice(frame, room)?;
+        let (length, checksum) = (record.len(), crc32fast::hash(record));
+        let (first, second) = head.split_at_mut(size_of::<u32>());
+        first.copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        second.copy_from_slice(&checksum.to_le_bytes());
+        Ok(Self { bytes, length: HEAD_BYTES + length })
+    }
+
+    /// All of them.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Of a closed record: what a page has of it.
+    pub(super) fn closed(&self) -> &[u8] {
+        self.bytes.get(HEAD_BYTES + VARIANT_BYTES..self.length).unwrap_or_default()
     }
 }
 
 /// Reads the frames of one file, from somewhere in it on.
-pub(crate) struct Frames {
+pub(super) struct Frames {
     file: BufReader<File>,
+    /// The form of what is read: the file's first frame says it.
+    format: u16,
     /// Where the next frame begins.
     offset: u64,
     buffer: Vec<u8>,
@@ -78,19 +99,19 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// Opens a file at the beginning of a frame.
-    pub(crate) fn open(path: &Path, offset: u64) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file: BufReader::new(file), offset, buffer: Vec::new() })
+        Ok(Self { file: BufReader::new(file), format: FORMAT, offset, buffer: Vec::new() })
     }
 
     /// Where the next frame begins.
-    pub(crate) fn offset(&self) -> u64 {
+    pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The next whole frame; nothing at the end, and nothing where what follows is not (yet) a whole frame.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Frame>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<Frame>> {
         let mut head = [0; HEAD_BYTES];
         if !read_whole(&mut self.file, &mut head)? {
             return Ok(None);
@@ -106,7 +127,17 @@ impl Frames {
         {
             return Ok(None);
         }
-        let Ok(frame) = postcard::from_bytes(&self.buffer) else { return Ok(None) };
+        let frame = match self.format {
+            first::FORMAT => postcard::from_bytes::<Old>(&self.buffer).map(Frame::from),
+            _ => postcard::from_bytes(&self.buffer),
+        };
+        let Ok(frame) = frame else { return Ok(None) };
+        if let Frame::Begin { format, .. } = frame {
+            if ![first::FORMAT, FORMAT].contains(&format) {
+                return Err(io::Error::other("a file of the usage ledger is of another version"));
+            }
+            self.format = format;
+        }
         self.offset += (HEAD_BYTES + length) as u64;
         Ok(Some(frame))
     }
@@ -122,4 +153,4 @@ fn read_whole(file: &mut BufReader<File>, buffer: &mut [u8]) -> io::Result<bool>
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

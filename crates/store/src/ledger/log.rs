@@ -1,5 +1,6 @@
 //! The log: appended to by the data path, synced at an interval.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,12 +12,15 @@ use parking_lot::Mutex;
 use tenantry_types::usage::{Attempted, SlotTime, UsageKey, Used};
 use tenantry_types::{BootId, NodeId};
 
-use super::frame::{FORMAT, Frame};
+use super::frame::{Encoded, FORMAT, Written};
+use super::posting::Posting;
 use crate::open::{id_parts, sync_folder};
 
 const NODE_FILE: &str = "node";
 /// A file that is as long is followed by the next one.
 const FILE_BYTES: u64 = 32 << 20;
+/// The most bytes of records that wait in memory for the books. Beyond that they read them from the files.
+const MAX_WAITING_BYTES: usize = 32 << 20;
 
 /// Why the log cannot be written. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,7 @@ pub struct Ledger {
     boot: BootId,
     started_ms: i64,
     file_bytes: u64,
+    waiting_bytes: usize,
     /// The last sequence number that was given out.
     last: AtomicU64,
     open: Mutex<Open>,
@@ -53,6 +58,8 @@ pub struct Ledger {
 struct Open {
     file: Arc<File>,
     number: u32,
+    /// The number of the file after it: one that could not be begun is not begun again.
+    next: u32,
     bytes: u64,
     /// Whether something in it was not synced.
     dirty: bool,
@@ -60,6 +67,33 @@ struct Open {
     unsynced: Vec<Arc<File>>,
     /// Whether the last frame may be there in part, so that nothing behind it would be read.
     torn: bool,
+    /// Attempts that were opened and not closed, by the file they were opened in.
+    attempts: BTreeMap<u32, u64>,
+    /// What was closed and waits for the books, from somewhere on; nothing: it was too much.
+    waiting: Option<(Mark, Posting)>,
+}
+
+/// A place in the log of a start: a file and how many bytes of it lie before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Mark {
+    pub(super) file: u32,
+    pub(super) bytes: u64,
+}
+
+/// What the books take at a time.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// What was closed from here on...
+    pub(super) from: Mark,
+    /// ...up to here.
+    pub(super) to: Mark,
+    pub(super) posting: Posting,
+}
+
+/// That an attempt was opened, for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    file: u32,
 }
 
 impl Ledger {
@@ -79,8 +113,9 @@ impl Ledger {
             boot,
             started_ms: now_ms,
             file_bytes: FILE_BYTES,
+            waiting_bytes: MAX_WAITING_BYTES,
             last: AtomicU64::new(0),
-            open: Mutex::new(open),
+            open: Mutex::new(Open::new(open)),
         })
     }
 
@@ -88,6 +123,12 @@ impl Ledger {
     #[must_use]
     pub fn with_files_of(self, file_bytes: u64) -> Self {
         Self { file_bytes, ..self }
+    }
+
+    /// The same, but when so many bytes of records wait for the books, these have to read them from the files.
+    #[must_use]
+    pub fn with_waiting_of(self, waiting_bytes: usize) -> Self {
+        Self { waiting_bytes, ..self }
     }
 
     /// The name of an attempt that begins.
@@ -99,16 +140,40 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]: then it must not be given to one.
-    pub fn opened(&self, sequence: u64, attempted: &Attempted) -> Result<(), LedgerError> {
-        self.append(&Frame::Opened { sequence, attempted: attempted.clone() })
+    pub fn opened(&self, sequence: u64, attempted: &Attempted) -> Result<Opened, LedgerError> {
+        let frame = Encoded::of(&Written::Opened { sequence, attempted })?;
+        let mut open = self.open.lock();
+        self.append(&mut open, &frame)?;
+        let file = open.number;
+        *open.attempts.entry(file).or_default() += 1;
+        Ok(Opened { file })
     }
 
-    /// Writes what an attempt has come to.
+    /// Writes what an attempt has come to. `opened`: unless it was never given to a worker.
     ///
     /// # Errors
     /// [`LedgerError`]: then it must not be answered.
-    pub fn closed(&self, sequence: u64, attempted: &Attempted, used: Used, ended_ms: i64) -> Result<(), LedgerError> {
-        self.append(&Frame::Closed { sequence, attempted: attempted.clone(), used, ended_ms })
+    pub fn closed(
+        &self,
+        sequence: u64,
+        opened: Option<Opened>,
+        attempted: &Attempted,
+        used: &Used,
+        ended_ms: i64,
+    ) -> Result<(), LedgerError> {
+        let frame = Encoded::of(&Written::Closed { sequence, attempted, used, ended_ms })?;
+        let mut open = self.open.lock();
+        self.append(&mut open, &frame)?;
+        if let Some(Opened { file }) = opened {
+            open.ended(file);
+        }
+        if let Some((_, posting)) = &mut open.waiting {
+            posting.add(sequence, attempted, used, ended_ms, frame.closed());
+            if posting.bytes > self.waiting_bytes {
+                open.waiting = None;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what the slots have done by now; `last` where the start ends in order and this is its last word.
@@ -116,7 +181,13 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn slots(&self, at_ms: i64, time: SlotTime, last: bool) -> Result<(), LedgerError> {
-        self.append(&Frame::Slots { at_ms, time, last })
+        let frame = Encoded::of(&Written::Slots { at_ms, time, last })?;
+        let mut open = self.open.lock();
+        self.append(&mut open, &frame)?;
+        if let Some((_, posting)) = &mut open.waiting {
+            posting.heard(at_ms, time, last);
+        }
+        Ok(())
     }
 
     /// Brings everything that was written to the disk. Blocks; writers do not wait for it.
@@ -154,23 +225,71 @@ impl Ledger {
         &self.folder
     }
 
-    fn append(&self, frame: &Frame) -> Result<(), LedgerError> {
-        let bytes = frame.encode()?;
+    /// What waits for the books; what comes now waits for the next time. Taken is taken: whoever loses it reads the files.
+    pub(super) fn take(&self) -> Taken {
         let mut open = self.open.lock();
+        let to = Mark { file: open.number, bytes: open.bytes };
+        match open.waiting.replace((to, Posting::default())) {
+            Some((from, posting)) => Taken { from, to, posting },
+            None => Taken { from: to, to, posting: Posting::default() },
+        }
+    }
+
+    /// The oldest file with an attempt that is not closed.
+    pub(super) fn oldest_open(&self) -> Option<u32> {
+        self.open.lock().attempts.keys().next().copied()
+    }
+
+    fn append(&self, open: &mut Open, frame: &Encoded) -> Result<(), LedgerError> {
         if open.torn || open.bytes >= self.file_bytes {
-            let next = begin_file(&self.folder, self.node, self.boot, self.started_ms, open.number + 1)?;
-            let mut before = std::mem::replace(&mut *open, next);
-            open.unsynced.append(&mut before.unsynced);
-            open.unsynced.extend(before.dirty.then_some(before.file));
+            let number = open.next;
+            open.next = number.saturating_add(1);
+            let next = begin_file(&self.folder, self.node, self.boot, self.started_ms, number)?;
+            let dirty = open.dirty;
+            let before = open.follow(next);
+            open.unsynced.extend(dirty.then_some(before));
         }
         open.dirty = true;
-        if let Err(error) = (&*open.file).write_all(&bytes) {
+        let bytes = frame.bytes();
+        if let Err(error) = (&*open.file).write_all(bytes) {
             // A part of it may be there, behind which nothing would be read: what comes next goes into another file.
             open.torn = true;
             return Err(error.into());
         }
         open.bytes += bytes.len() as u64;
         Ok(())
+    }
+}
+
+impl Open {
+    fn new(Begun { file, number, bytes }: Begun) -> Self {
+        Self {
+            file,
+            number,
+            next: number.saturating_add(1),
+            bytes,
+            dirty: true,
+            unsynced: Vec::new(),
+            torn: false,
+            attempts: BTreeMap::new(),
+            waiting: Some((Mark { file: number, bytes }, Posting::default())),
+        }
+    }
+
+    /// Goes on in another file; the one before comes back.
+    fn follow(&mut self, Begun { file, number, bytes }: Begun) -> Arc<File> {
+        (self.number, self.bytes, self.dirty, self.torn) = (number, bytes, true, false);
+        std::mem::replace(&mut self.file, file)
+    }
+
+    /// One attempt that was opened in this file has ended.
+    fn ended(&mut self, file: u32) {
+        if let Some(attempts) = self.attempts.get_mut(&file) {
+            *attempts = attempts.saturating_sub(1);
+            if *attempts == 0 {
+                self.attempts.remove(&file);
+            }
+        }
     }
 }
 
@@ -185,14 +304,20 @@ pub(super) fn parse_file_name(name: &str) -> Option<(BootId, u32)> {
     Some((boot.parse().ok()?, number.parse().ok()?))
 }
 
-fn begin_file(folder: &Path, node: NodeId, boot: BootId, started_ms: i64, number: u32) -> Result<Open, LedgerError> {
+/// A file that has its first record.
+struct Begun {
+    file: Arc<File>,
+    number: u32,
+    bytes: u64,
+}
+
+fn begin_file(folder: &Path, node: NodeId, boot: BootId, started_ms: i64, number: u32) -> Result<Begun, LedgerError> {
     let path = folder.join(file_name(boot, number));
     let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-    let begin = Frame::Begin { format: FORMAT, node, boot, started_ms }.encode()?;
-    file.write_all(&begin)?;
+    let begin = Encoded::of(&Written::Begin { format: FORMAT, node, boot, started_ms })?;
+    file.write_all(begin.bytes())?;
     sync_folder(folder)?;
-    let bytes = begin.len() as u64;
-    Ok(Open { file: Arc::new(file), number, bytes, dirty: true, unsynced: Vec::new(), torn: false })
+    Ok(Begun { file: Arc::new(file), number, bytes: begin.bytes().len() as u64 })
 }
 
 /// The node's name; made at its first start.

@@ -1,16 +1,20 @@
 //! What the books say: by day, one by one, and whether they add up to the machine.
 
-use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use tenantry_types::share::ShareTier;
 use tenantry_types::usage::{Attempted, DeviceTime, Outcome, SlotTime, UsageKey, UsageKind, Used};
 use tenantry_types::{BootId, DeploymentId, NodeId, TenantId};
 
-use super::books::SUMS;
-use super::frame::Entry;
+use super::frame::Closed;
+use super::page;
+use super::posting::{SUMS, signed};
 use crate::limits::MAX_USAGE_PAGE;
 use crate::rows::Row;
 use crate::{ReadError, Store, Thing};
+
+/// Pages that are read in one go.
+const PAGES_AT_A_TIME: i64 = 8;
 
 /// What usage is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,45 +161,52 @@ impl Store {
         rows.iter().map(|row| usage_row(row, &columns)).collect()
     }
 
-    /// Records one by one, those of a start together in the order of their numbers, from after one on; at most
-    /// [`MAX_USAGE_PAGE`].
+    /// Records one by one, those of a start together in the order in which they came into the books, from after one on; at most
+    /// [`MAX_USAGE_PAGE`]. Whoever goes on after the last one misses none, whenever it began.
     pub async fn usage_records(
         &self,
         tenant: Option<TenantId>,
         after: Option<UsageKey>,
         limit: u32,
     ) -> Result<Vec<UsageRecord>, ReadError> {
-        let limit = if limit == 0 { MAX_USAGE_PAGE } else { limit.min(MAX_USAGE_PAGE) };
+        let limit = if limit == 0 { MAX_USAGE_PAGE } else { limit.min(MAX_USAGE_PAGE) } as usize;
         let mut snapshot = self.inner.database.read().await?;
-        let (boot, sequence) = match after {
-            None => (0, 0),
-            Some(key) => {
-                let boot = sqlx::query_scalar("SELECT id FROM usage_boots WHERE node = $1 AND boot = $2")
-                    .bind(key.node.to_string())
-                    .bind(key.boot.to_string())
-                    .fetch_optional(&mut *snapshot)
-                    .await?;
-                let boot: i64 = boot.ok_or(ReadError::NotFound(Thing::Usage))?;
-                (boot, i64::try_from(key.sequence).unwrap_or(i64::MAX))
-            }
+        let mut place = match after {
+            None => Place { boot: 0, page: 0, records: 0 },
+            Some(key) => place_after(&mut snapshot, tenant, key).await?,
         };
-        let after = "(r.boot_id > $1 OR (r.boot_id = $1 AND r.sequence > $2))";
-        let of_tenant = match tenant {
-            Some(_) => "AND r.tenant_number = (SELECT number FROM usage_tenants WHERE tenant_id = $4)",
-            None => "",
-        };
+        let of_tenant = of_tenant(tenant, "$4");
         let statement = format!(
-            "SELECT b.node AS node, b.boot AS boot, r.sequence AS sequence, r.record AS record
-             FROM usage_records r JOIN usage_boots b ON b.id = r.boot_id
-             WHERE {after} {of_tenant} ORDER BY r.boot_id, r.sequence LIMIT $3"
+            "SELECT b.node AS node, b.boot AS boot, p.boot_id AS boot_id, p.page AS page, p.first_sequence AS first_sequence,
+                 p.data AS data
+             FROM usage_pages p JOIN usage_boots b ON b.id = p.boot_id
+             WHERE (p.boot_id > $1 OR (p.boot_id = $1 AND p.page >= $2)) {of_tenant} ORDER BY p.boot_id, p.page LIMIT $3"
         );
-        // Nothing in it but names of ours.
-        let mut sql = sqlx::query(AssertSqlSafe(statement)).bind(boot).bind(sequence).bind(i64::from(limit));
-        if let Some(tenant) = tenant {
-            sql = sql.bind(tenant.to_string());
+        let mut records = Vec::new();
+        loop {
+            // Nothing in it but names of ours.
+            let mut sql =
+                sqlx::query(AssertSqlSafe(statement.clone())).bind(place.boot).bind(place.page).bind(PAGES_AT_A_TIME);
+            if let Some(tenant) = tenant {
+                sql = sql.bind(tenant.to_string());
+            }
+            let pages = sql.fetch_all(&mut *snapshot).await?;
+            for page in &pages {
+                let page = Row::new(page, Thing::Usage);
+                let at = (page.number("boot_id")?, page.number("page")?);
+                let passed = if at == (place.boot, place.page) { place.records } else { 0 };
+                let (node, boot) = (page.parsed("node")?, page.parsed("boot")?);
+                let left = limit - records.len();
+                records.extend(closed_of(&page)?.into_iter().skip(passed).take(left).map(|closed| {
+                    let Closed { sequence, attempted, used, ended_ms } = closed;
+                    UsageRecord { key: UsageKey { node, boot, sequence }, attempted, used, ended_ms }
+                }));
+                place = Place { boot: at.0, page: at.1 + 1, records: 0 };
+            }
+            if records.len() >= limit || (pages.len() as i64) < PAGES_AT_A_TIME {
+                return Ok(records);
+            }
         }
-        let rows = sql.fetch_all(&mut *snapshot).await?;
-        rows.iter().map(usage_record).collect()
     }
 
     /// Each start of each node: what its slots did, and what its records add up to. The latest first.
@@ -244,15 +255,58 @@ fn used(row: &Row<'_>) -> Result<Used, ReadError> {
         bytes_in: row.unsigned("bytes_in")?,
         bytes_out: row.unsigned("bytes_out")?,
         tokens: row.unsigned("tokens")?,
+        resident_byte_seconds: row.unsigned("resident_byte_seconds")?,
     })
 }
 
-fn usage_record(row: &AnyRow) -> Result<UsageRecord, ReadError> {
-    let row = Row::new(row, Thing::Usage);
-    let record: Vec<u8> = row.get("record")?;
-    let (attempted, used, ended_ms) = Entry::decode(&record).ok_or_else(|| row.damaged("record"))?;
-    let key = UsageKey { node: row.parsed("node")?, boot: row.parsed("boot")?, sequence: row.unsigned("sequence")? };
-    Ok(UsageRecord { key, attempted, used, ended_ms })
+/// Where reading goes on: in a page, after so many of its records.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    boot: i64,
+    page: i64,
+    records: usize,
+}
+
+/// The place after a record. Pages of several tenants, or one with a record that took long, may hold numbers around it.
+async fn place_after(
+    connection: &mut AnyConnection,
+    tenant: Option<TenantId>,
+    after: UsageKey,
+) -> Result<Place, ReadError> {
+    let not_found = ReadError::NotFound(Thing::Usage);
+    let of_tenant = of_tenant(tenant, "$4");
+    let statement = format!(
+        "SELECT p.boot_id AS boot_id, p.page AS page, p.first_sequence AS first_sequence, p.data AS data
+         FROM usage_pages p JOIN usage_boots b ON b.id = p.boot_id
+         WHERE b.node = $1 AND b.boot = $2 AND p.first_sequence <= $3 AND p.last_sequence >= $3 {of_tenant}"
+    );
+    // Nothing in it but names of ours.
+    let mut sql = sqlx::query(AssertSqlSafe(statement))
+        .bind(after.node.to_string())
+        .bind(after.boot.to_string())
+        .bind(signed(after.sequence));
+    if let Some(tenant) = tenant {
+        sql = sql.bind(tenant.to_string());
+    }
+    for page in sql.fetch_all(connection).await? {
+        let page = Row::new(&page, Thing::Usage);
+        let position = closed_of(&page)?.iter().position(|closed| closed.sequence == after.sequence);
+        if let Some(position) = position {
+            return Ok(Place { boot: page.number("boot_id")?, page: page.number("page")?, records: position + 1 });
+        }
+    }
+    Err(not_found)
+}
+
+fn of_tenant(tenant: Option<TenantId>, place: &str) -> String {
+    let number = format!("AND p.tenant_number = (SELECT number FROM usage_tenants WHERE tenant_id = {place})");
+    tenant.map_or_else(String::new, |_| number)
+}
+
+/// The records of a row of `usage_pages`.
+pub(crate) fn closed_of(page: &Row<'_>) -> Result<Vec<Closed>, ReadError> {
+    let data: Vec<u8> = page.get("data")?;
+    page::read(&data, page.unsigned("first_sequence")?).ok_or_else(|| page.damaged("data"))
 }
 
 fn account(row: &AnyRow) -> Result<BootAccount, ReadError> {

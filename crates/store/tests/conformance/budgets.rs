@@ -120,7 +120,9 @@ pub(crate) async fn days_become_invoices_whose_figures_are_the_records(backend: 
     ] {
         let sequence = ledger.next_key().sequence;
         let at_ms = day * DAY_MS + 5;
-        ledger.closed(sequence, &attempted(tenant, 1, deployment, at_ms), used(outcome, seconds), at_ms).unwrap();
+        ledger
+            .closed(sequence, None, &attempted(tenant, 1, deployment, at_ms), &used(outcome, seconds), at_ms)
+            .unwrap();
     }
     books.carry().await.unwrap();
     let period = Period::days(0, 1).unwrap();
@@ -157,7 +159,9 @@ pub(crate) async fn what_was_used_is_found_by_scope_and_period(backend: Shared) 
             let sequence = ledger.next_key().sequence;
             let at_ms = DAY_MS + start * HOUR_MS + i64::try_from(number).unwrap();
             let (key, deployment) = if number % 2 == 0 { (1, 1) } else { (2, 2) };
-            ledger.closed(sequence, &attempted(acme, key, deployment, at_ms), used(Outcome::Ok, 1), at_ms).unwrap();
+            ledger
+                .closed(sequence, None, &attempted(acme, key, deployment, at_ms), &used(Outcome::Ok, 1), at_ms)
+                .unwrap();
         }
         books.carry().await.unwrap();
     }

@@ -69,14 +69,14 @@ pub(crate) async fn a_record_comes_into_the_books_once_and_whole(backend: Shared
     let key = ledger.next_key();
     assert_eq!(key.sequence, 1);
     let mine = attempted(1, 5);
-    ledger.opened(1, &mine).unwrap();
+    let opened = ledger.opened(1, &mine).unwrap();
     assert_eq!(books.carry().await.unwrap().closed, 0);
     assert_eq!(records(&store).await, []);
-    ledger.closed(1, &mine, used(100), DAY_MS + 7).unwrap();
+    ledger.closed(1, Some(opened), &mine, &used(100), DAY_MS + 7).unwrap();
     // One that was never given to a worker was not opened.
     ledger.next_key();
     let refused = Attempted { key: None, deployment: None, request: None, kind: UsageKind::Load, ..attempted(2, 6) };
-    ledger.closed(2, &refused, Used::nothing(Outcome::Rejected), 8).unwrap();
+    ledger.closed(2, None, &refused, &Used::nothing(Outcome::Rejected), 8).unwrap();
     for expected in [2, 0, 0] {
         assert_eq!(books.carry().await.unwrap().closed, expected);
     }
@@ -110,15 +110,15 @@ pub(crate) async fn what_a_start_left_open_is_closed_by_the_next_as_interrupted(
     let (place, store) = backend.store().await;
     let folder = place.folder().join("ledger");
     let first = Arc::new(Ledger::open(&folder, 1_000).unwrap());
-    for sequence in 1..=3 {
+    let opened = [1, 2, 3].map(|sequence| {
         first.next_key();
-        first.opened(sequence, &attempted(1, 2_000)).unwrap();
-    }
-    first.closed(2, &attempted(1, 2_000), used(50), 2_500).unwrap();
+        Some(first.opened(sequence, &attempted(1, 2_000)).unwrap())
+    });
+    first.closed(2, opened[1], &attempted(1, 2_000), &used(50), 2_500).unwrap();
     first.slots(2_600, SlotTime { wall_ns: 1_000, slots: 2, busy_ns: 56, system_ns: 0 }, false).unwrap();
     // Carried in part, then killed, in the middle of a write.
     Bookkeeper::new(Arc::clone(&first), store.clone()).carry().await.unwrap();
-    first.closed(3, &attempted(1, 2_000), used(60), 2_700).unwrap();
+    first.closed(3, opened[2], &attempted(1, 2_000), &used(60), 2_700).unwrap();
     let name = std::fs::read_dir(&folder)
         .unwrap()
         .map(|file| file.unwrap().path())
@@ -134,7 +134,7 @@ pub(crate) async fn what_a_start_left_open_is_closed_by_the_next_as_interrupted(
     assert_eq!(files(&folder), 1, "the files of the first start are of no use any more");
     let found = records(&store).await;
     let seen: Vec<_> = found.iter().map(|record| (record.key.sequence, record.used.outcome, record.ended_ms)).collect();
-    assert_eq!(seen, [(1, Outcome::Interrupted, 2_700), (2, Outcome::Ok, 2_500), (3, Outcome::Ok, 2_700)]);
+    assert_eq!(seen, [(2, Outcome::Ok, 2_500), (3, Outcome::Ok, 2_700), (1, Outcome::Interrupted, 2_700)]);
     assert_eq!(books.carry().await.unwrap(), tenantry_store::Carried::default());
 
     let accounts = store.usage_accounts().await.unwrap();
@@ -157,7 +157,7 @@ pub(crate) async fn a_damaged_file_is_kept_and_holds_up_nobody(backend: Shared) 
         let ledger = Ledger::open(&folder, at_ms).unwrap();
         for _ in 0..100 {
             let sequence = ledger.next_key().sequence;
-            ledger.closed(sequence, &attempted(1, at_ms), used(1), at_ms + 1).unwrap();
+            ledger.closed(sequence, None, &attempted(1, at_ms), &used(1), at_ms + 1).unwrap();
         }
         ledger.boot()
     };
@@ -189,22 +189,21 @@ pub(crate) async fn files_go_when_they_are_in_the_books(backend: Shared) {
     let ledger = Arc::new(Ledger::open(&folder, 1_000).unwrap().with_files_of(10_000));
     let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
     // One that stays open keeps the file it was opened in, and those behind it.
-    ledger.opened(1, &attempted(1, 1)).unwrap();
+    let kept = ledger.opened(1, &attempted(1, 1)).unwrap();
     let one = attempted(2, 1);
     let mut sequence = 1;
     while files(&folder) < 3 {
-        for _ in 0..20 {
-            sequence += 1;
-            ledger.opened(sequence, &one).unwrap();
-        }
-        for done in sequence - 19..=sequence {
-            ledger.closed(done, &one, Used::nothing(Outcome::Cancelled), 2).unwrap();
+        let opened: Vec<_> =
+            (1..=20).map(|number| (sequence + number, ledger.opened(sequence + number, &one).unwrap())).collect();
+        for (done, opened) in opened {
+            ledger.closed(done, Some(opened), &one, &Used::nothing(Outcome::Cancelled), 2).unwrap();
+            sequence = done;
         }
     }
     let closed = books.carry().await.unwrap().closed;
     assert_eq!(closed, sequence - 1);
     assert_eq!(files(&folder), 3);
-    ledger.closed(1, &attempted(1, 1), used(1), 3).unwrap();
+    ledger.closed(1, Some(kept), &attempted(1, 1), &used(1), 3).unwrap();
     books.carry().await.unwrap();
     assert_eq!(files(&folder), 1);
     ledger.sync().unwrap();
@@ -221,7 +220,7 @@ pub(crate) async fn an_error_half_way_doubles_nothing(backend: Shared) {
     for round in 0..4_u64 {
         for tenant in 1..=50 {
             let sequence = ledger.next_key().sequence;
-            ledger.closed(sequence, &attempted(tenant, 1), used(sequence), 2).unwrap();
+            ledger.closed(sequence, None, &attempted(tenant, 1), &used(sequence), 2).unwrap();
             expected.insert(sequence, used(sequence));
         }
         if round % 2 == 1 {
@@ -239,4 +238,79 @@ pub(crate) async fn an_error_half_way_doubles_nothing(backend: Shared) {
         assert_eq!(sum.used.device.compute_ns, expected.values().map(|used| used.device.compute_ns).sum::<u64>());
     }
     raw.close().await.unwrap();
+}
+
+pub(crate) async fn what_waits_too_long_in_memory_is_read_from_the_files(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let folder = place.folder().join("ledger");
+    // Some records wait, then it is too much; files are short, and one of them cannot be begun.
+    let ledger = Arc::new(Ledger::open(&folder, 1_000).unwrap().with_files_of(2_000).with_waiting_of(1_000));
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    std::fs::write(folder.join(format!("{}-00000002.log", ledger.boot())), [1]).unwrap();
+    let (mut expected, mut refused) = (BTreeMap::new(), 0);
+    for round in 0..6_u64 {
+        for _ in 0..(round * 7) {
+            let sequence = ledger.next_key().sequence;
+            let opened = ledger.opened(sequence, &attempted(1, 1));
+            let Ok(opened) = opened else {
+                refused += 1;
+                continue;
+            };
+            match ledger.closed(sequence, Some(opened), &attempted(1, 1), &used(sequence), 2) {
+                Ok(()) => drop(expected.insert(sequence, used(sequence))),
+                Err(_) => {
+                    refused += 1;
+                    // Whoever keeps an attempt tries again.
+                    ledger.closed(sequence, Some(opened), &attempted(1, 1), &used(sequence), 2).unwrap();
+                    expected.insert(sequence, used(sequence));
+                }
+            }
+        }
+        ledger.slots(10, SlotTime { wall_ns: round + 1, slots: 1, busy_ns: 0, system_ns: 0 }, false).unwrap();
+        books.carry().await.unwrap();
+        let found = records(&store).await;
+        let found: BTreeMap<u64, Used> = found.into_iter().map(|record| (record.key.sequence, record.used)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(store.usage_accounts().await.unwrap()[0].slots.wall_ns, round + 1);
+    }
+    assert_eq!(refused, 1);
+    assert_eq!(files(&folder), 1, "nothing is open");
+    assert_eq!(store.usage_accounts().await.unwrap()[0].records, expected.len() as u64);
+}
+
+pub(crate) async fn whoever_leaves_while_the_books_are_brought_up_to_date_doubles_nothing(backend: Shared) {
+    let (place, store) = backend.store().await;
+    let ledger = Arc::new(Ledger::open(&place.folder().join("ledger"), 1_000).unwrap());
+    let mut books = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    let mut expected = 0;
+    for patience in 0..40 {
+        for _ in 0..3 {
+            let sequence = ledger.next_key().sequence;
+            ledger.closed(sequence, None, &attempted(1, 1), &used(1), 2).unwrap();
+            expected += 1;
+        }
+        let leave = async {
+            for _ in 0..patience {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            carried = books.carry() => drop(carried.unwrap()),
+            () = leave => {}
+        }
+    }
+    books.carry().await.unwrap();
+    assert_eq!(records(&store).await.len(), expected);
+    let sum = store.usage(&UsageQuery { tenant: None, days: (0, 0), groups: Vec::new() }).await.unwrap();
+    assert_eq!((sum[0].attempts, sum[0].used.device.compute_ns), (expected as u64, expected as u64));
+    // Nor does another keeper of the same log; whoever comes second finds that the mark has moved, and tries again.
+    ledger.closed(ledger.next_key().sequence, None, &attempted(1, 1), &used(1), 2).unwrap();
+    let mut other = Bookkeeper::new(Arc::clone(&ledger), store.clone());
+    for keeper in [&mut other, &mut books] {
+        if keeper.carry().await.is_err() {
+            keeper.carry().await.unwrap();
+        }
+        assert_eq!(records(&store).await.len(), expected + 1);
+    }
 }

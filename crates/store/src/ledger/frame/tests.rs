@@ -7,7 +7,7 @@ use tenantry_types::{KeyId, TenantId, VersionId};
 
 use super::*;
 
-fn attempted(seed: u64) -> Attempted {
+pub(crate) fn attempted(seed: u64) -> Attempted {
     Attempted {
         kind: UsageKind::Inference,
         tenant: TenantId::from_parts(seed, [1; 10]),
@@ -25,7 +25,14 @@ fn attempted(seed: u64) -> Attempted {
 fn closed(sequence: u64, ns: u64) -> Frame {
     let device = DeviceTime { compute_ns: ns, padding_ns: ns / 2, load_ns: 0, aborted_ns: ns / 3 };
     let used = Used { device, duration_ns: ns, bytes_in: ns, ..Used::nothing(Outcome::Ok) };
-    Frame::Closed { sequence, attempted: attempted(sequence), used, ended_ms: 5 }
+    Frame::Closed(Closed { sequence, attempted: attempted(sequence), used, ended_ms: 5 })
+}
+
+/// As it would be written.
+fn encode(frame: &Frame) -> Vec<u8> {
+    let Frame::Closed(Closed { sequence, attempted, used, ended_ms }) = frame else { panic!("closed ones only") };
+    let written = Written::Closed { sequence: *sequence, attempted, used, ended_ms: *ended_ms };
+    Encoded::of(&written).unwrap().bytes().to_vec()
 }
 
 fn read_all(bytes: &[u8]) -> (Vec<Frame>, u64) {
@@ -41,8 +48,80 @@ fn read_all(bytes: &[u8]) -> (Vec<Frame>, u64) {
 
 #[test]
 fn a_record_is_short() {
-    let bytes = closed(1 << 40, 1 << 40).encode().unwrap();
+    let bytes = encode(&closed(1 << 40, 1 << 40));
     assert!(bytes.len() < 160, "{} bytes", bytes.len());
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let attempted = attempted(4);
+    let (node, boot) = (NodeId::from_parts(1, [4; 10]), BootId::from_parts(2, [5; 10]));
+    let time = SlotTime { wall_ns: 1, slots: 2, busy_ns: 3, system_ns: 4 };
+    let pairs = [
+        (
+            Written::Begin { format: FORMAT, node, boot, started_ms: 9 },
+            Frame::Begin { format: FORMAT, node, boot, started_ms: 9 },
+        ),
+        (
+            Written::Opened { sequence: 300, attempted: &attempted },
+            Frame::Opened { sequence: 300, attempted: attempted.clone() },
+        ),
+        (Written::Slots { at_ms: 5, time, last: true }, Frame::Slots { at_ms: 5, time, last: true }),
+    ];
+    let bytes: Vec<u8> = pairs.iter().flat_map(|(written, _)| Encoded::of(written).unwrap().bytes().to_vec()).collect();
+    let expected = pairs.map(|(_, frame)| frame).to_vec();
+    assert_eq!(read_all(&bytes), (expected, bytes.len() as u64));
+}
+
+#[test]
+fn the_longest_names_fit_and_more_is_an_error() {
+    let longest = Attempted { model: format!("{}/{}", "a".repeat(63), "b".repeat(63)).into(), ..attempted(2) };
+    let used = Used { duration_ns: u64::MAX, cpu_ns: u64::MAX, ..Used::nothing(Outcome::Ok) };
+    let of =
+        |attempted| Encoded::of(&Written::Closed { sequence: u64::MAX, attempted, used: &used, ended_ms: i64::MAX });
+    assert!(of(&longest).is_ok());
+    let strange = Attempted { model: "a".repeat(WRITTEN_BYTES).into(), ..longest };
+    assert!(of(&strange).is_err());
+}
+
+#[test]
+fn a_file_of_the_first_form_is_read_and_one_of_a_later_is_not() {
+    let begin = |format| Old::Begin {
+        format,
+        node: NodeId::from_parts(1, [4; 10]),
+        boot: BootId::from_parts(2, [5; 10]),
+        started_ms: 9,
+    };
+    let used = first::Used {
+        outcome: Outcome::Ok,
+        duration_ns: 1 << 50,
+        queue_ns: 2,
+        device: DeviceTime::default(),
+        cpu_ns: 3,
+        bytes_in: 4,
+        bytes_out: 5,
+        tokens: 6,
+    };
+    let old = [
+        begin(first::FORMAT),
+        Old::Opened { sequence: 1, attempted: attempted(1) },
+        Old::Closed { sequence: 1, attempted: attempted(1), used, ended_ms: 7 },
+        Old::Slots { at_ms: 8, time: SlotTime::default(), last: true },
+    ];
+    let framed = |record: Vec<u8>| {
+        let length = u32::try_from(record.len()).unwrap();
+        [&length.to_le_bytes()[..], &crc32fast::hash(&record).to_le_bytes(), &record].concat()
+    };
+    let bytes: Vec<u8> = old.iter().flat_map(|frame| framed(postcard::to_allocvec(frame).unwrap())).collect();
+    let (read, _) = read_all(&bytes);
+    let [Frame::Begin { .. }, Frame::Opened { .. }, Frame::Closed(closed), Frame::Slots { .. }] = &read[..] else {
+        panic!("{read:?}")
+    };
+    assert_eq!((closed.used.duration_ns, closed.used.tokens, closed.ended_ms), (1 << 50, 6, 7));
+    let later = framed(postcard::to_allocvec(&begin(FORMAT + 1)).unwrap());
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&later).unwrap();
+    Frames::open(file.path(), 0).unwrap().next().unwrap_err();
 }
 
 proptest! {
@@ -52,7 +131,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let frames: Vec<Frame> = numbers.iter().map(|(sequence, ns)| closed(*sequence, *ns)).collect();
-        let encoded: Vec<Vec<u8>> = frames.iter().map(|frame| frame.encode().unwrap()).collect();
+        let encoded: Vec<Vec<u8>> = frames.iter().map(encode).collect();
         let whole = encoded.concat();
         prop_assert_eq!(read_all(&whole), (frames.clone(), whole.len() as u64));
         // Cut anywhere: all frames before the cut are there, and reading stops at their end.
@@ -65,7 +144,7 @@ proptest! {
 
     #[test]
     fn a_changed_byte_is_never_taken_for_a_record(at in any::<prop::sample::Index>(), by in 1_u8..) {
-        let mut bytes = closed(3, 1_000).encode().unwrap();
+        let mut bytes = encode(&closed(3, 1_000));
         let at = at.index(bytes.len());
         bytes[at] ^= by;
         prop_assert_eq!(read_all(&bytes).0, vec![]);
