@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from test_pipelines import studio  # noqa: F401 (a fixture)
+from test_usage import records
 
 
 @pytest.fixture
@@ -37,6 +38,17 @@ def test_embeddings_of_texts_are_those_of_the_v2_protocol(client, studio):  # no
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == expected.as_numpy("token_count").sum()
     floats = client.embeddings.create(model="sentences", input=texts, encoding_format="float")
     np.testing.assert_allclose([e.embedding for e in floats.data], [e.embedding for e in answer.data], rtol=1e-6)
+
+
+def test_what_shorter_texts_are_filled_up_with_is_on_the_record(client, studio):  # noqa: F811
+    asked = client.embeddings.with_raw_response
+    long = "The same sentence again, and a second one, and yet another. " * 4
+    requests = [asked.create(model="sentences", input=texts).headers["x-request-id"] for texts in [[long, "Short."], [long, long], [long]]]
+    found = {record.get("request_id"): record for record in records(studio.api, "studio")}
+    uneven, even, single = (found[request] for request in requests)
+    assert even["padding_ns"] == single["padding_ns"] == 0 < even["compute_ns"]
+    # Of two rows, one is nearly nothing but padding.
+    assert 0.3 < uneven["padding_ns"] / (uneven["padding_ns"] + uneven["compute_ns"]) < 0.5
 
 
 @pytest.mark.conformance(client="openai", call="embeddings.create", covers="token ids and lists of them")

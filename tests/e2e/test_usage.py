@@ -55,9 +55,13 @@ def test_every_attempt_is_recorded_and_all_adds_up(new_server):
     assert by_request[request_id(wrong)]["outcome"] == "failed"
     [load] = [record for record in found if record["kind"] == "load"]
     assert load["outcome"] == "ok" and load["load_ns"] > 0 and load["compute_ns"] == 0
+    # Beside the slots: no device time.
+    [registration] = [record for record in found if record["kind"] == "registration"]
+    assert registration["outcome"] == "ok" and registration["cpu_ns"] > 0 and registration["duration_ns"] > 0
+    assert [registration[f"{cause}_ns"] for cause in ["compute", "padding", "load", "aborted"]] == [0] * 4
 
     sums = acme.expect("GET", "/admin/v1/tenants/acme/usage?by=kind")["lines"]
-    assert {line["kind"]: line["attempts"] for line in sums} == {"inference": 7, "load": 1}
+    assert {line["kind"]: line["attempts"] for line in sums} == {"inference": 7, "load": 1, "registration": 1}
     assert sum(line["compute_ns"] for line in sums) == sum(record["compute_ns"] for record in found)
     # Nobody else's business.
     for path in ["usage", "usage/records"]:
@@ -80,6 +84,11 @@ def test_every_attempt_is_recorded_and_all_adds_up(new_server):
     assert ended["unaccounted_ns"] == 0 and ended["charged_ns"] == sum(
         record[f"{cause}_ns"] for record in found for cause in ["compute", "padding", "load", "aborted"])
     assert ended["wall_ns"] * 2 == ended["charged_ns"] + ended["system_ns"] + ended["idle_ns"]
+    # What was loaded was in memory until then.
+    [residency] = [record for record in records(server.api(acme.key), "acme") if record["kind"] == "residency"]
+    assert residency["outcome"] == "ok" and residency["model"] == "acme/sums" and residency["duration_ns"] > 0
+    seconds = residency["duration_ns"] / 1e9
+    assert 0 < residency["resident_byte_seconds"] < seconds * (64 << 20)
     checked = cli(server, key, "check").stdout
     assert "ended" in checked and "running" in checked
     shown = cli(server, key, "show", "--tenant", "acme", "--by", "deployment,outcome").stdout

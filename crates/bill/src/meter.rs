@@ -293,7 +293,7 @@ impl Quantities {
             bytes_out: used.bytes_out,
             tokens_in: used.tokens,
             tokens_out: 0,
-            resident_byte_seconds: 0,
+            resident_byte_seconds: used.resident_byte_seconds,
         }
     }
 

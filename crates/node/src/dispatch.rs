@@ -224,7 +224,7 @@ impl Node {
         self: &Arc<Self>,
         worker: &Arc<Worker>,
         dispatched: Dispatched,
-        load: Load,
+        mut load: Load,
         tasks: &[TaskId],
     ) -> Result<(), Unsent> {
         if let Some(shortfall) = self.load_shortfall(worker, &load.placement) {
@@ -236,6 +236,7 @@ impl Node {
             self.give_up_load(tasks, load.replica);
             return Err(Unsent { members: Vec::new(), alone: false, worker_lost: false });
         }
+        load.memory_before = worker.own_memory_bytes().unwrap_or(u64::MAX);
         let task = TaskId(self.next_id());
         let mut exec = worker.exec();
         self.slot_cores.place(worker, &mut exec, dispatched.slot);

@@ -10,6 +10,7 @@ use tenantry_jail::Exit;
 use tenantry_types::{MonotonicTime, ReplicaId, TrustDomain, VersionId, WorkerId};
 
 use crate::health::Health;
+use crate::meter::Residence;
 use crate::placement::Placement;
 use crate::worker::Worker;
 
@@ -56,6 +57,8 @@ pub(crate) struct ReplicaRecord {
     pub(crate) state: Stage,
     pub(crate) load_time: Option<Duration>,
     pub(crate) resident_bytes: u64,
+    /// Held from when it is loaded.
+    pub(crate) residence: Option<Box<dyn Residence>>,
     /// What its worker uses in place, where that is memory: whoever loads the same while it is held gets the same memory.
     #[expect(dead_code, reason = "held, not read")]
     pub(crate) files: Vec<Arc<File>>,
@@ -86,8 +89,15 @@ impl Fleet {
     }
 
     /// False if the replica was unloaded meanwhile.
-    pub(crate) fn replica_ready(&mut self, id: ReplicaId, load_time: Duration, resident_bytes: u64) -> bool {
+    pub(crate) fn replica_ready(
+        &mut self,
+        id: ReplicaId,
+        load_time: Duration,
+        resident_bytes: u64,
+        residence: Option<Box<dyn Residence>>,
+    ) -> bool {
         let Some(record) = self.replicas.get_mut(&id) else { return false };
+        record.residence = residence;
         record.state = Stage::Ready;
         record.load_time = Some(load_time);
         self.load_times.insert(record.placement.spec.version, load_time);

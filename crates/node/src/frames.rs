@@ -47,6 +47,7 @@ impl Node {
             }
             Claim::Registered { registration, optimised_bytes } => {
                 let running = end_running(worker, exec, now)?;
+                self.charge(&running, true, now);
                 registration_finished(running, *registration, optimised_bytes, now);
                 Ok(())
             }
@@ -154,8 +155,9 @@ impl Node {
             }
             _ => {}
         }
-        if !matches!(running.work, Work::Register(_)) {
-            self.batch_failed(&mut running, now);
+        match running.work {
+            Work::Register(_) => self.charge(&running, false, now),
+            _ => self.batch_failed(&mut running, now),
         }
         match running.work {
             Work::Infer { members, .. } => {
@@ -192,7 +194,8 @@ impl Node {
         let replica = load.replica;
         self.charge(&running, true, now);
         let load_time = self.batch_done(&running, Outcome::Finished, now);
-        if self.fleet.lock().replica_ready(replica, load_time, resident_bytes) {
+        let residence = self.residence(load, worker);
+        if self.fleet.lock().replica_ready(replica, load_time, resident_bytes, residence) {
             tracing::info!(model = %load.placement.spec.name, %replica, worker = %worker.id, load_ms = load_time.as_millis() as u64, "model loaded");
             self.push(Event::ReplicaUp { replica, placement: load.placement.id, worker: worker.id });
         }

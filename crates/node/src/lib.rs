@@ -55,7 +55,7 @@ mod worker_memory;
 pub use config::NodeConfig;
 pub use data_plane::Node;
 pub use incident::{Incident, IncidentKind};
-pub use meter::{Cause, LoadFor, LoadMeters, Meter};
+pub use meter::{Cause, LoadFor, LoadMeters, Meter, Residence};
 pub use minimum::{Minimums, Shortfall};
 pub use observe::{NodeStats, Quarantined, RuntimeInfo, VersionStatus, WorkerState, WorkerStats};
 pub use placement::VersionSpec;

@@ -77,7 +77,7 @@ impl Node {
     fn loading_for(&self) -> Option<TenantId> {
         let workers = self.fleet.lock().all_workers();
         let mut tenants = workers.iter().filter_map(|worker| match &worker.exec().running.as_ref()?.work {
-            Work::Load(load) => Some(load.tenant),
+            Work::Load(load) => Some(load.payer.tenant),
             Work::Infer { .. } | Work::Register(_) => None,
         });
         let first = tenants.next()?;

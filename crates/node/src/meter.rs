@@ -7,10 +7,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tenantry_sched::split;
 use tenantry_types::usage::SlotTime;
-use tenantry_types::{DeploymentId, KeyId, MonotonicTime, TenantId, VersionId};
+use tenantry_types::{DataOwner, DeploymentId, KeyId, MonotonicTime, TenantId, VersionId};
 
 use crate::data_plane::Node;
-use crate::worker::{Running, Work};
+use crate::supervisor::in_place;
+use crate::worker::{Load, Running, Work, Worker};
 
 /// What time on a slot was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Cause {
     Load,
     /// What did not reach its end, whoever's fault that was.
     Aborted,
+    /// A registration, whatever its end: beside the slots, so that only its processor time counts.
+    Registration,
 }
 
 /// Is told what one attempt uses. What it is told is final when it is dropped.
@@ -34,10 +37,16 @@ pub trait Meter: Debug + Send + Sync {
     fn used(&self, cause: Cause, time: Duration, cpu: Duration);
 }
 
+/// A loaded model in memory, for as long as this is held.
+pub trait Residence: Debug + Send + Sync {}
+
 /// Makes meters for what the node does for tenants by itself.
 pub trait LoadMeters: Debug + Send + Sync {
     /// For a load.
     fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>>;
+
+    /// For what is loaded from now on, with the memory it takes.
+    fn residence(&self, load: LoadFor, bytes: u64) -> Option<Box<dyn Residence>>;
 }
 
 /// For whom a model is loaded.
@@ -100,8 +109,12 @@ impl Node {
                 }
                 None => 0,
             },
-            // Beside the slots.
-            Work::Register(_) => return,
+            Work::Register(register) => {
+                if let Some(meter) = &register.meter {
+                    meter.used(Cause::Registration, used, running.cpu);
+                }
+                return;
+            }
         };
         self.slot_meter.held(used_ns, attributed_ns);
     }
@@ -125,5 +138,19 @@ impl Node {
 
     pub(crate) fn load_meter(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {
         self.load_meters.read().as_ref()?.load(load)
+    }
+
+    /// A model that was loaded is in memory from now on. A published one that serves everybody is its owner's.
+    pub(crate) fn residence(&self, load: &Load, worker: &Worker) -> Option<Box<dyn Residence>> {
+        let payer = match load.placement.domain.data_owner {
+            DataOwner::Tenant(_) => load.payer,
+            DataOwner::Any => {
+                LoadFor { tenant: load.placement.domain.model_owner, deployment: None, key: None, ..load.payer }
+            }
+        };
+        // Not what the worker says: what the system says of it, and the files it keeps mapped.
+        let grown = worker.own_memory_bytes().unwrap_or(0).saturating_sub(load.memory_before);
+        let files = in_place(&load.model).map(|file| file.bytes).fold(0, u64::saturating_add);
+        self.load_meters.read().as_ref()?.residence(payer, grown.saturating_add(files))
     }
 }

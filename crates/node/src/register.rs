@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::data_plane::Node;
 use crate::dispatch::file_entries;
 use crate::fleet::Stage;
+use crate::meter::Meter;
 use crate::minimum::Shortfall;
 use crate::observe::RuntimeInfo;
 use crate::supervisor::ModelFile;
@@ -36,6 +37,8 @@ pub struct RegisterRequest {
     pub files: Vec<ModelFile>,
     /// The owner's wishes.
     pub settings: VersionSettings,
+    /// Is told what it uses.
+    pub meter: Option<Arc<dyn Meter>>,
 }
 
 /// What came of it.
@@ -103,7 +106,8 @@ impl Node {
             RegisterError::Busy
         })?;
         let (reply, mut receiver) = oneshot::channel();
-        let register = Register { version: request.version, optimised: File::from(optimised), reply };
+        let meter = request.meter.clone();
+        let register = Register { version: request.version, meter, optimised: File::from(optimised), reply };
         let worker = self.fleet.lock().worker(stop.worker).ok_or(RegisterError::Busy)?;
         self.send_register(&worker, register, &request)?;
         match tokio::time::timeout(self.config.register_limit, &mut receiver).await {
@@ -138,11 +142,13 @@ impl Node {
         let mut files: Vec<_> = request.files.iter().map(|file| file.file.as_fd()).collect();
         files.push(register.optimised.as_fd());
         let mut exec = worker.exec();
-        if exec.gone || worker.send(&frame, &files).is_err() {
+        let is_recorded = register.meter.as_ref().is_none_or(|meter| meter.open());
+        let cpu = worker.cpu_time().unwrap_or_default();
+        if exec.gone || !is_recorded || worker.send(&frame, &files).is_err() {
             return Err(RegisterError::Busy);
         }
         let (domain, version) = (worker.domain, register.version);
-        exec.begin(Running::new(NO_BATCH, task, self.now(), Work::Register(register)));
+        exec.begin(Running { cpu, ..Running::new(NO_BATCH, task, self.now(), Work::Register(register)) });
         drop(exec);
         // Whoever raised a minimum meanwhile did not see this one run.
         self.check_register(domain, version)

@@ -57,12 +57,12 @@ pub struct ModelFiles {
 
 /// The files that a worker keeps mapped once it has loaded them: all of an optimised form, and the external data of a model as
 /// uploaded, which itself is read and let go.
-fn in_place(model: &ModelFiles) -> Vec<Arc<File>> {
+pub(crate) fn in_place(model: &ModelFiles) -> impl Iterator<Item = &ModelFile> {
     let read = match model.form {
         ModelForm::Source => 1,
         ModelForm::Optimised => 0,
     };
-    model.files.iter().skip(read).map(|file| Arc::clone(&file.file)).collect()
+    model.files.iter().skip(read)
 }
 
 impl Node {
@@ -114,7 +114,7 @@ impl Node {
                 return replica;
             }
             record.empty_since = None;
-            let files = in_place(&model);
+            let files = in_place(&model).map(|file| Arc::clone(&file.file)).collect();
             placement.counters.replicas.fetch_add(1, Ordering::AcqRel);
             let record = ReplicaRecord {
                 placement: Arc::clone(&placement),
@@ -122,6 +122,7 @@ impl Node {
                 state: Stage::Coming,
                 load_time: None,
                 resident_bytes: 0,
+                residence: None,
                 files,
             };
             let known = fleet.load_times.get(&record.placement.spec.version).copied();
@@ -151,8 +152,9 @@ impl Node {
             priority: Priority::default(),
         };
         let version = placement.spec.version;
-        let meter = self.load_meter(LoadFor { tenant, deployment, key, version });
-        self.enqueue(task, Entry::Load(Box::new(Load { replica, tenant, meter, placement, model })));
+        let payer = LoadFor { tenant, deployment, key, version };
+        let meter = self.load_meter(payer);
+        self.enqueue(task, Entry::Load(Box::new(Load { replica, payer, meter, memory_before: 0, placement, model })));
         self.changed();
         replica
     }
@@ -444,7 +446,7 @@ impl Node {
             let overdue = running.abort == Some(AbortCause::Deadline);
             let text = death.map_or("it was stopped", |death| death.reason.as_str()).to_owned();
             match &running.work {
-                Work::Register(_) => {}
+                Work::Register(_) => self.charge(&running, false, now),
                 Work::Infer { .. } if death.is_some() && !overdue => self.run_died(&mut running, now, &text),
                 // Stopped on purpose, or its spawner died: not the model's fault, so its requests run elsewhere.
                 _ => self.batch_ended(&mut running, death.is_none(), now),

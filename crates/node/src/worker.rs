@@ -12,19 +12,20 @@ use smallvec::SmallVec;
 use tenantry_jail::{SuspendBy, WorkerProcess};
 use tenantry_sched::{AbortCause, Phase, Task, Weights};
 use tenantry_types::{
-    BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, TenantId, Tensor, TrustDomain, VersionId, WorkerId,
+    BatchId, MonotonicTime, ReplicaId, RequestId, SlotId, TaskId, Tensor, TrustDomain, VersionId, WorkerId,
 };
 use tenantry_wire::{Channel, FromWorker, InputArena, OutputArena, SendError, Terminator, ToWorker};
 use tokio::sync::oneshot;
 
 use crate::claims::{self, Claim, Expectation, Expected, Job, ProtocolViolation};
 use crate::config::{ARENA_IDLE, INITIAL_ARENA_BYTES};
-use crate::meter::Meter;
+use crate::meter::{LoadFor, Meter};
 use crate::placement::Placement;
 use crate::recording::Recorder;
 use crate::register::{RegisterError, Registered};
 use crate::submission::{Answer, ServeError};
 use crate::supervisor::ModelFiles;
+use crate::worker_memory::own_memory_bytes;
 
 /// What a worker is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,8 +211,10 @@ impl Request {
 pub(crate) struct Load {
     pub(crate) replica: ReplicaId,
     /// For whom.
-    pub(crate) tenant: TenantId,
+    pub(crate) payer: LoadFor,
     pub(crate) meter: Option<Arc<dyn Meter>>,
+    /// What its worker had of its own when it began, bytes.
+    pub(crate) memory_before: u64,
     pub(crate) placement: Arc<Placement>,
     pub(crate) model: ModelFiles,
 }
@@ -221,6 +224,7 @@ pub(crate) struct Load {
 pub(crate) struct Register {
     /// What it registers.
     pub(crate) version: VersionId,
+    pub(crate) meter: Option<Arc<dyn Meter>>,
     /// Where the worker writes the optimised form.
     pub(crate) optimised: File,
     pub(crate) reply: oneshot::Sender<Result<Registered, RegisterError>>,
@@ -311,6 +315,11 @@ impl Worker {
     /// Moves the process to these processors.
     pub(crate) fn pin(&self, cpus: &[usize]) -> io::Result<()> {
         self.process.get().map_or(Ok(()), |process| process.pin(cpus))
+    }
+
+    /// Memory of the process that is not a file's or shared; nothing if it is gone.
+    pub(crate) fn own_memory_bytes(&self) -> Option<u64> {
+        own_memory_bytes(self.pid()?)
     }
 
     /// Processor time it has used since it was made; nothing if it is gone.

@@ -52,7 +52,7 @@ impl Node {
             let workers = self.fleet.lock().all_workers();
             for worker in workers.into_iter().filter(|worker| !worker.is_in_group()) {
                 let Some(&limit) = worker.memory_limit.get() else { continue };
-                if worker.pid().and_then(own_memory_bytes).is_some_and(|bytes| bytes > limit) {
+                if worker.own_memory_bytes().is_some_and(|bytes| bytes > limit) {
                     worker.kill(Kill::Memory(limit));
                 }
             }
@@ -61,7 +61,7 @@ impl Node {
 }
 
 /// The memory of a process that is not a file's or shared, bytes (`man 5 proc`, `statm`).
-fn own_memory_bytes(pid: i32) -> Option<u64> {
+pub(crate) fn own_memory_bytes(pid: i32) -> Option<u64> {
     let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut pages = pages.split(' ').skip(1).map(str::parse::<u64>);
     let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);

@@ -106,6 +106,7 @@ async fn register(
         version: VersionId::from_parts(9, [9; 10]),
         files: vec![file(model)],
         settings,
+        meter: None,
     };
     let registered = tokio::time::timeout(PATIENCE, node.register(request)).await.expect("no registration")?;
     let mut optimised = Vec::new();

@@ -30,6 +30,7 @@ mod minimum;
 mod reconciler;
 mod registration;
 mod repository;
+mod residency;
 mod routing;
 mod run;
 mod sequences;

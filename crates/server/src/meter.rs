@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tenantry_bill::{Quantities, Subject};
-use tenantry_node::{Cause, LoadFor, LoadMeters, Meter};
+use tenantry_node::{Cause, LoadFor, LoadMeters, Meter, Residence};
 use tenantry_store::{Bookkeeper, Ledger, LedgerError, Opened};
 use tenantry_types::model::TOKEN_COUNT;
 use tenantry_types::share::ShareTier;
@@ -67,7 +67,13 @@ impl Bill {
             let mut state = account.state.lock();
             state.outcome = outcome;
             state.used.queue_ns = nanos(queue_wait);
-            state.used.tokens = tokens(response);
+            if let Some(tokens) = Tokens::of(response) {
+                state.used.tokens = tokens.read;
+                let device = &mut state.used.device;
+                let padding_ns = tokens.padding_of(device.compute_ns);
+                device.compute_ns -= padding_ns;
+                device.padding_ns = device.padding_ns.saturating_add(padding_ns);
+            }
         }
         Self { account }
     }
@@ -94,6 +100,42 @@ impl Account {
             began: Instant::now(),
             state: Mutex::new(state),
         })
+    }
+
+    /// The record that follows on one of a residency.
+    pub(crate) fn following(&self) -> Option<Arc<Self>> {
+        let next = Self::new(&self.ledger, Attempted { admitted_ms: unix_ms(), ..self.attempted.clone() }, 0, None);
+        next.open().then_some(next)
+    }
+
+    /// How long it has been.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A model was in so much memory all the time. Closes it.
+    pub(crate) fn resided(&self, bytes: u64) {
+        {
+            let mut state = self.state.lock();
+            let age = self.began.elapsed();
+            let byte_ms = u128::from(bytes).saturating_mul(age.as_millis());
+            state.used.resident_byte_seconds = u64::try_from(byte_ms / 1_000).unwrap_or(u64::MAX);
+            (state.outcome, state.duration) = (Outcome::Ok, Some(age));
+        }
+        self.close_or_log();
+    }
+
+    /// Nothing came of it and nothing was used: there is no record, unless it was opened.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.lock();
+        state.closed |= state.opened.is_none();
+    }
+
+    fn close_or_log(&self) {
+        if let Err(error) = self.close() {
+            // It was opened in the log, perhaps, and is closed as interrupted at the next start.
+            tracing::error!(error = &error as &dyn std::error::Error, "a usage record could not be closed");
+        }
     }
 
     /// How it ended, as far as its client is concerned.
@@ -145,11 +187,15 @@ impl Meter for Account {
         let mut state = self.state.lock();
         let DeviceTime { compute_ns, load_ns, aborted_ns, .. } = &mut state.used.device;
         let counter = match cause {
-            Cause::Compute => compute_ns,
-            Cause::Load => load_ns,
-            Cause::Aborted => aborted_ns,
+            Cause::Compute => Some(compute_ns),
+            Cause::Load => Some(load_ns),
+            Cause::Aborted => Some(aborted_ns),
+            // Beside the slots: no device time.
+            Cause::Registration => None,
         };
-        *counter = counter.saturating_add(nanos(time));
+        if let Some(counter) = counter {
+            *counter = counter.saturating_add(nanos(time));
+        }
         state.used.cpu_ns = state.used.cpu_ns.saturating_add(nanos(cpu));
         if self.attempted.kind == UsageKind::Load {
             state.outcome = if cause == Cause::Load { Outcome::Ok } else { Outcome::Failed };
@@ -159,10 +205,7 @@ impl Meter for Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            // It was opened in the log, perhaps, and is closed as interrupted at the next start.
-            tracing::error!(error = &error as &dyn std::error::Error, "a usage record could not be closed");
-        }
+        self.close_or_log();
     }
 }
 
@@ -197,6 +240,7 @@ impl Server {
     pub(crate) async fn keep_books(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.limits.ledger_sync).await;
+            self.residences.follow_on();
             self.sync_ledger(false).await;
         }
     }
@@ -262,13 +306,25 @@ pub(crate) struct Loads(pub(crate) Weak<Server>);
 
 impl LoadMeters for Loads {
     fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {
+        Some(self.0.upgrade()?.account_of(UsageKind::Load, &load)?)
+    }
+
+    fn residence(&self, load: LoadFor, bytes: u64) -> Option<Box<dyn Residence>> {
         let server = self.0.upgrade()?;
-        let ledger = server.ledger.as_ref()?;
-        let routing = server.routing.load();
-        // Loads are rare.
-        let (model, version) = find(&routing, &load)?;
+        let account = server.account_of(UsageKind::Residency, &load)?;
+        Some(Box::new(server.residences.begin(account, bytes)?))
+    }
+}
+
+impl Server {
+    /// Begins the record of what is done for a tenant without a request of its own.
+    pub(crate) fn account_of(&self, kind: UsageKind, load: &LoadFor) -> Option<Arc<Account>> {
+        let ledger = self.ledger.as_ref()?;
+        let routing = self.routing.load();
+        // Such things are rare.
+        let (model, version) = find(&routing, load)?;
         let attempted = Attempted {
-            kind: UsageKind::Load,
+            kind,
             tenant: load.tenant,
             key: load.key,
             deployment: load.deployment,
@@ -282,12 +338,16 @@ impl LoadMeters for Loads {
             request: None,
             admitted_ms: unix_ms(),
         };
-        // A load is asked for by a request that was let in, or by a deployment; it is counted, and never refused.
+        // It is asked for by a request that was let in, by a deployment, or by who registered a version; it is counted, and never
+        // refused. Memory is on the bill, and in no budget.
+        if kind == UsageKind::Residency {
+            return Some(Account::new(ledger, attempted, 0, None));
+        }
         let subject = Subject { deployment: load.deployment, key: load.key };
         let nothing = Quantities::default();
         let hold =
             |budget: Arc<TenantBudget>| budget.hold(attempted.admitted_ms, &subject, attempted.tier, &nothing).ok();
-        let held = server.budgets.of(load.tenant).and_then(hold);
+        let held = self.budgets.of(load.tenant).and_then(hold);
         Some(Account::new(ledger, attempted, 0, held))
     }
 }
@@ -316,16 +376,55 @@ pub(crate) fn unrecorded() -> ServiceError {
     .retry_after(UNRECORDED_RETRY)
 }
 
-/// The tokens a model says it read, if it does.
-fn tokens(response: &InferResponse) -> u64 {
-    let counts =
-        response.outputs.iter().find(|tensor| tensor.name == TOKEN_COUNT && tensor.datatype == DataType::Int64);
-    let Some(counts) = counts else { return 0 };
-    let bytes = counts.data.to_contiguous();
-    let (counts, _) = bytes.as_chunks::<8>();
-    counts.iter().map(|count| u64::try_from(i64::from_le_bytes(*count)).unwrap_or(0)).fold(0, u64::saturating_add)
+/// What a model says of the tokens it read, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tokens {
+    /// Tokens of all texts.
+    read: u64,
+    /// Those of as many texts as long as the longest: rows of a tensor are of one length.
+    computed: u64,
+}
+
+impl Tokens {
+    fn of(response: &InferResponse) -> Option<Self> {
+        let counts =
+            response.outputs.iter().find(|tensor| tensor.name == TOKEN_COUNT && tensor.datatype == DataType::Int64)?;
+        let bytes = counts.data.to_contiguous();
+        let (counts, _) = bytes.as_chunks::<8>();
+        let counts = || counts.iter().map(|count| u64::try_from(i64::from_le_bytes(*count)).unwrap_or(0));
+        let rows = u64::try_from(counts().len()).unwrap_or(u64::MAX);
+        let longest = counts().max().unwrap_or(0);
+        Some(Self { read: counts().fold(0, u64::saturating_add), computed: rows.saturating_mul(longest) })
+    }
+
+    /// The part of this time that was spent on padding.
+    fn padding_of(self, compute_ns: u64) -> u64 {
+        let padded = u128::from(self.computed.saturating_sub(self.read));
+        let part = u128::from(compute_ns).saturating_mul(padded).checked_div(u128::from(self.computed));
+        part.and_then(|ns| u64::try_from(ns).ok()).unwrap_or(0)
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_computed_for_shorter_texts_is_padding() {
+        // Rows of 10, 4 and 1 tokens in a tensor of three times ten.
+        let tokens = Tokens { read: 15, computed: 30 };
+        assert_eq!(
+            (tokens.padding_of(1_000), tokens.padding_of(0), tokens.padding_of(u64::MAX)),
+            (500, 0, u64::MAX / 2)
+        );
+        for tokens in
+            [Tokens { read: 7, computed: 7 }, Tokens { read: 0, computed: 0 }, Tokens { read: 9, computed: 8 }]
+        {
+            assert_eq!(tokens.padding_of(1_000), 0);
+        }
+    }
 }

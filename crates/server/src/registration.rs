@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_node::{RegisterError, RegisterRequest, Shortfall};
+use tenantry_node::{LoadFor, Meter, RegisterError, RegisterRequest, Shortfall};
 use tenantry_store::{ReadError, Thing, UploadError, VersionState, WriteError};
 use tenantry_types::error::sanitise;
 use tenantry_types::limits::{
@@ -17,6 +17,7 @@ use tenantry_types::limits::{
 };
 use tenantry_types::model::{FileMetadata, Registration, StateFact};
 use tenantry_types::tensor::{MAX_RANK, element_count};
+use tenantry_types::usage::{Outcome, UsageKind};
 use tenantry_types::{Dim, ErrorCode, ModelRef, Signature, TensorSpec, VersionId};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
@@ -161,9 +162,20 @@ impl Server {
         };
         let owner = model.owner.id;
         let files = self.open_files(owner, &version.files).await?;
-        let request = RegisterRequest { owner, version: id, files, settings: version.settings.clone() };
+        let account = self
+            .account_of(UsageKind::Registration, &LoadFor { tenant: owner, deployment: None, key: None, version: id });
+        let meter = account.clone().map(|account| account as Arc<dyn Meter>);
+        let request = RegisterRequest { owner, version: id, files, settings: version.settings.clone(), meter };
         let began = Instant::now();
-        let registered = match self.node.register(request).await {
+        let registered = self.node.register(request).await;
+        if let Some(account) = account {
+            match &registered {
+                Ok(_) => account.ended(Outcome::Ok),
+                Err(RegisterError::Refused(_) | RegisterError::Ended(_)) => account.ended(Outcome::Failed),
+                Err(RegisterError::Busy | RegisterError::BelowMinimum(_)) => account.forget(),
+            }
+        }
+        let registered = match registered {
             Ok(registered) => registered,
             Err(RegisterError::BelowMinimum(shortfall)) => return Err(Unfinished::BelowMinimum(shortfall)),
             Err(RegisterError::Refused(reason)) => return self.refuse(id, &reason).await,

@@ -28,6 +28,7 @@ use crate::config::{IdentitySettings, Limits};
 use crate::identity::{Identity, TokenKeyError};
 use crate::limits::{Gate, NarrowGates, RateState, ServerLoad, reason};
 use crate::metrics::{BarrierLabels, Metrics};
+use crate::residency::Residences;
 use crate::routing::Routing;
 use crate::sequences::Sequences;
 use crate::shares::SlotGroups;
@@ -103,6 +104,7 @@ pub struct Server {
     pub(crate) books: tokio::sync::Mutex<Option<Bookkeeper>>,
     /// What tenants may use in a period.
     pub(crate) budgets: BudgetBook,
+    pub(crate) residences: Residences,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     /// Replicas that somebody waits to see unloaded.
@@ -164,6 +166,7 @@ impl Server {
             ledger,
             books: tokio::sync::Mutex::new(books),
             budgets: BudgetBook::default(),
+            residences: Residences::default(),
             limits: Arc::new(config.limits),
             store,
             node,
@@ -386,6 +389,7 @@ impl Server {
             // A task that panicked was logged by the runtime; it ends here like the others.
             let _ = task.await;
         }
+        self.residences.end();
         // What was recorded while requests ended.
         self.sync_ledger(true).await;
         // What the last workers died of; the error of a store that does not take it is in the log.

@@ -7,6 +7,7 @@ use tenantry_bill::period::{DAY_MS, Period, Window};
 use tenantry_bill::{Amounts, BudgetLimit, BudgetScope, Budgets, Crossed, DaySum, PriceBook, Quantities};
 use tenantry_types::TenantId;
 use tenantry_types::share::ShareTier;
+use tenantry_types::usage::UsageKind;
 
 use crate::ledger::{Closed, UsageGroup, UsageQuery, UsageRow, closed_of};
 use crate::limits::MAX_SUMMED_RECORDS;
@@ -175,8 +176,11 @@ impl Store {
                     _ => true,
                 };
                 let each = sums.iter().filter(in_scope);
-                let amounts =
-                    each.fold(Amounts::ZERO, |sum, day| add(sum, &day.quantities, &prices, day.day, day.tier));
+                let amounts = each.fold(Amounts::ZERO, |sum, day| {
+                    // Memory is on the bill, and in no budget: nothing that is refused makes less of it.
+                    let quantities = Quantities { resident_byte_seconds: 0, ..day.quantities };
+                    add(sum, &quantities, &prices, day.day, day.tier)
+                });
                 Ok(UsedIn { amounts, is_complete: true })
             }
             _ => self.used_by_records(tenant, scope, window).await,
@@ -219,7 +223,7 @@ impl Store {
                         BudgetScope::Key(key) => attempted.key == Some(key),
                     };
                     let is_in_window = (window.start_ms..window.end_ms).contains(&attempted.admitted_ms);
-                    if is_in_scope && is_in_window {
+                    if is_in_scope && is_in_window && attempted.kind != UsageKind::Residency {
                         let quantities = Quantities::of(attempted.kind, came_to.outcome, 1, &came_to);
                         let day = attempted.admitted_ms.div_euclid(DAY_MS);
                         used.amounts = add(used.amounts, &quantities, &prices, day, attempted.tier);

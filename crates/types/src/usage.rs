@@ -30,6 +30,8 @@ pub enum UsageKind {
     Load,
     /// A model looked at and measured before it serves.
     Registration,
+    /// A loaded model in memory: some minutes of it, or what it had of them.
+    Residency,
 }
 
 /// How an attempt ended.
@@ -205,7 +207,7 @@ macro_rules! words {
 #[error("not one of the words that may stand here")]
 pub struct UnknownWord;
 
-words!(UsageKind { Inference = "inference", Load = "load", Registration = "registration" });
+words!(UsageKind { Inference = "inference", Load = "load", Registration = "registration", Residency = "residency" });
 words!(Outcome {
     Ok = "ok",
     Cached = "cached",

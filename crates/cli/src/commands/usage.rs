@@ -41,7 +41,7 @@ fn show(client: &Client, filter: &UsageFilter, json: bool) -> Result<()> {
         return print_json(&usage);
     }
     let mut columns: Vec<&str> = filter.by.iter().map(String::as_str).collect();
-    columns.extend(["attempts", "compute", "load", "aborted", "processor", "in", "out", "tokens"]);
+    columns.extend(["attempts", "compute", "load", "aborted", "processor", "in", "out", "tokens", "memory"]);
     let mut rows = table(&columns);
     for line in &usage.lines {
         let mut row: Vec<String> = filter.by.iter().map(|group| of_group(line, group)).collect();
@@ -54,6 +54,8 @@ fn show(client: &Client, filter: &UsageFilter, json: bool) -> Result<()> {
             ns(used.aborted_ns),
         ]);
         row.extend([ns(used.cpu_ns), size(used.bytes_in), size(used.bytes_out), used.tokens.to_string()]);
+        // Memory by the hour, as it is priced.
+        row.push(format!("{} h", size(used.resident_byte_seconds / 3_600)));
         rows.add_row(row);
     }
     print_table(&rows, "nothing was used");

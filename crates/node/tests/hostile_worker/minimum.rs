@@ -108,8 +108,13 @@ async fn a_caller_demands_for_his_own_requests_only() {
 
 async fn a_registration_below_is_refused() {
     let bed = bed("honest");
-    let request =
-        || RegisterRequest { owner: tenant(), version: bed.version, files: Vec::new(), settings: Default::default() };
+    let request = || RegisterRequest {
+        owner: tenant(),
+        version: bed.version,
+        files: Vec::new(),
+        settings: Default::default(),
+        meter: None,
+    };
     for minimums in [of_version(&bed, Level::Full), of_tenant(tenant(), Level::Full)] {
         bed.node.set_minimums(minimums);
         let refused = bed.node.register(request()).await.unwrap_err();

@@ -54,6 +54,7 @@ impl From<UsageKind> for types::UsageKind {
             UsageKind::Inference => Self::Inference,
             UsageKind::Load => Self::Load,
             UsageKind::Registration => Self::Registration,
+            UsageKind::Residency => Self::Residency,
         }
     }
 }
@@ -85,6 +86,7 @@ impl From<Used> for types::Amounts {
             bytes_in: used.bytes_in,
             bytes_out: used.bytes_out,
             tokens: used.tokens,
+            resident_byte_seconds: used.resident_byte_seconds,
         }
     }
 }

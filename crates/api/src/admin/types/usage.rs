@@ -14,8 +14,10 @@ pub enum UsageKind {
     Inference,
     /// A model loaded into a worker.
     Load,
-    /// A model looked at and measured before it serves.
+    /// A model looked at and measured before it serves; beside the slots, so that it has no device time.
     Registration,
+    /// A loaded model in memory, for some minutes.
+    Residency,
 }
 
 /// How an attempt ended.
@@ -61,6 +63,9 @@ pub struct Amounts {
     pub bytes_out: u64,
     /// Tokens of text models.
     pub tokens: u64,
+    /// Memory that loaded models took, times how long.
+    #[serde(default)]
+    pub resident_byte_seconds: u64,
 }
 
 /// A sum. What it is not divided by is absent.
