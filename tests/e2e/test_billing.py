@@ -9,8 +9,10 @@ import threading
 from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
 
+import grpc
 import openai
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import tiny_onnx
 from conftest import BINARY, until
@@ -235,6 +237,27 @@ def test_budgets_of_money_deployments_and_keys(house):
         assert budget(acme, "acme", "requests", 1, **more).status == 404
     assert budget(acme, "acme", "requests", 1, model="sums", key=key["id"]).status == 400
     assert budget(acme, "acme", "requests", 1, thresholds_percent=[80, 50]).status == 400
+
+
+def test_over_grpc_what_is_left_is_metadata(house):
+    server, acme, _ = house
+    cli(server, acme.key, "budget", "set", "acme", "requests", "2", "--per", "day")
+    request = service_pb2.ModelInferRequest(model_name="sums")
+    for name in "ab":
+        tensor = request.inputs.add(name=name, datatype="FP32", shape=[1, 3])
+        tensor.contents.fp32_contents.extend([1, 2, 3])
+    metadata = [("authorization", f"Bearer {acme.key}")]
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for left in ["1", "0"]:
+            _, call = stub.ModelInfer.with_call(request, metadata=metadata)
+            said = dict(call.initial_metadata())
+            assert (said["x-tenantry-budget-limit"], said["x-tenantry-budget-remaining"]) == ("2;meter=requests;period=day", left)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(request, metadata=metadata)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        said = dict(refused.value.trailing_metadata())
+        assert said["error-reason"] == "budget_requests" and said["x-tenantry-budget-remaining"] == "0"
 
 
 def test_kept_answers_are_requests_without_device_time(house):

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tenantry_server::{BudgetState, BudgetsLeft};
 use tenantry_types::ServiceError;
 
@@ -33,16 +33,20 @@ pub(crate) fn is_used_up(error: &ServiceError) -> bool {
 
 /// Says on a reply what is left, and keeps it for an edge that says it in its own way, too.
 pub(crate) fn tell(reply: &mut Reply, left: BudgetsLeft) {
+    write(reply.headers_mut(), left);
+    reply.extensions_mut().insert(left);
+}
+
+/// What is left, as headers or metadata.
+pub(crate) fn write(headers: &mut HeaderMap, left: BudgetsLeft) {
     let BudgetState { meter, period, limit, remaining, reset } = left.nearest;
     let limit = format!("{limit};meter={};period={}", meter.as_str(), period.as_str());
-    let headers = reply.headers_mut();
     // Numbers and our own words are plain text.
     if let Ok(limit) = HeaderValue::from_maybe_shared(bytes::Bytes::from(limit)) {
         headers.insert(LIMIT, limit);
     }
     headers.insert(REMAINING, HeaderValue::from(remaining));
     headers.insert(RESET, HeaderValue::from(reset.as_secs().saturating_add(u64::from(reset.subsec_nanos() > 0))));
-    reply.extensions_mut().insert(left);
 }
 
 #[cfg(test)]

@@ -52,14 +52,14 @@ impl Node {
                     match self.refusal_of_input(&request.placement, &request.inputs, now) {
                         // It waited while the same input ended workers.
                         Some(refusal) => self.give_up(vec![*request], &refusal),
-                        None if request.meter.as_ref().is_some_and(|meter| !meter.open()) => {
-                            self.give_up(vec![*request], &ServeError::Unrecorded);
-                        }
                         None => requests.push(Request { position, ..*request }),
                     }
                 }
                 Entry::Load(found) => load = Some(*found),
             }
+        }
+        if !self.open_meters(&requests) {
+            self.give_up(std::mem::take(&mut requests), &ServeError::Unrecorded);
         }
         if let Some(worker) = &worker {
             requests = self.fit_to_run(worker, requests);

@@ -1,17 +1,19 @@
 //! Whoever keeps the books is told here what attempts use, by those who measure it.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tenantry_sched::split;
 use tenantry_types::usage::SlotTime;
 use tenantry_types::{DataOwner, DeploymentId, KeyId, MonotonicTime, TenantId, VersionId};
 
 use crate::data_plane::Node;
 use crate::supervisor::in_place;
-use crate::worker::{Load, Running, Work, Worker};
+use crate::worker::{Load, Request, Running, Work, Worker};
 
 /// What time on a slot was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub enum Cause {
 }
 
 /// Is told what one attempt uses. What it is told is final when it is dropped.
-pub trait Meter: Debug + Send + Sync {
+pub trait Meter: Any + Debug + Send + Sync {
     /// The attempt is about to be given to a worker, and not always for the first time. False: it must not be, because
     /// what it uses could not be recorded.
     fn open(&self) -> bool;
@@ -42,6 +44,11 @@ pub trait Residence: Debug + Send + Sync {}
 
 /// Makes meters for what the node does for tenants by itself.
 pub trait LoadMeters: Debug + Send + Sync {
+    /// [`Meter::open`] of some that are given to a worker together. False: none of them must be.
+    fn open(&self, together: &[&dyn Meter]) -> bool {
+        together.iter().all(|meter| meter.open())
+    }
+
     /// For a load.
     fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>>;
 
@@ -134,6 +141,16 @@ impl Node {
     /// From now on these meters are told of loads.
     pub fn set_load_meters(&self, meters: Arc<dyn LoadMeters>) {
         *self.load_meters.write() = Some(meters);
+    }
+
+    /// Opens the meters of requests that are given to a worker together; false where none of them must be.
+    pub(crate) fn open_meters(&self, requests: &[Request]) -> bool {
+        let meters: SmallVec<[&dyn Meter; 32]> =
+            requests.iter().filter_map(|request| request.meter.as_deref()).collect();
+        match self.load_meters.read().as_ref() {
+            Some(all) => all.open(&meters),
+            None => meters.iter().all(|meter| meter.open()),
+        }
     }
 
     pub(crate) fn load_meter(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {

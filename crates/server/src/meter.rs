@@ -3,10 +3,12 @@
 //! An attempt is a request that was admitted and found a version that can be served, or a load. What ends before that costs no
 //! device anything; it is counted in the metrics, and refused access in the audit trail.
 
+use std::any::Any;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tenantry_bill::{Quantities, Subject};
 use tenantry_node::{Cause, LoadFor, LoadMeters, Meter, Residence};
 use tenantry_store::{Bookkeeper, Ledger, LedgerError, Opened};
@@ -173,13 +175,7 @@ impl Meter for Account {
                 state.opened = Some(opened);
                 true
             }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "usage cannot be recorded; a request is refused"
-                );
-                false
-            }
+            Err(error) => unopened(&error),
         }
     }
 
@@ -305,6 +301,21 @@ pub(crate) fn open(
 pub(crate) struct Loads(pub(crate) Weak<Server>);
 
 impl LoadMeters for Loads {
+    /// One write for all of them.
+    fn open(&self, together: &[&dyn Meter]) -> bool {
+        let accounts = || together.iter().filter_map(|meter| (*meter as &dyn Any).downcast_ref::<Account>());
+        let new: SmallVec<[&Account; 32]> =
+            accounts().filter(|account| account.state.lock().opened.is_none()).collect();
+        let Some(first) = new.first() else { return true };
+        match first.ledger.opened_together(new.iter().map(|account| (account.sequence, &account.attempted))) {
+            Ok(opened) => {
+                new.iter().for_each(|account| account.state.lock().opened = Some(opened));
+                true
+            }
+            Err(error) => unopened(&error),
+        }
+    }
+
     fn load(&self, load: LoadFor) -> Option<Arc<dyn Meter>> {
         Some(self.0.upgrade()?.account_of(UsageKind::Load, &load)?)
     }
@@ -403,6 +414,11 @@ impl Tokens {
         let part = u128::from(compute_ns).saturating_mul(padded).checked_div(u128::from(self.computed));
         part.and_then(|ns| u64::try_from(ns).ok()).unwrap_or(0)
     }
+}
+
+fn unopened(error: &LedgerError) -> bool {
+    tracing::error!(error = error as &dyn std::error::Error, "usage cannot be recorded; a request is refused");
+    false
 }
 
 fn nanos(duration: Duration) -> u64 {

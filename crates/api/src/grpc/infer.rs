@@ -5,12 +5,13 @@ use std::time::Duration;
 use tenantry_oip::compression::{Coding, inflate};
 use tenantry_oip::grpc::{DecodedCall, Envelope, RequestParts, encode_response};
 use tenantry_oip::{DecodeError, Form};
-use tenantry_server::{Permit, Principal};
+use tenantry_server::{BudgetsLeft, Permit, Principal};
 use tenantry_types::{ErrorCode, InferResponse, Payload, RequestId, ServiceError};
 
 use super::call::Call;
 use super::messages::{Message, Messages};
 use super::reply::{self, Reply};
+use crate::budget;
 use crate::caller::model_ref;
 use crate::encoding;
 use crate::explain;
@@ -25,6 +26,8 @@ pub(crate) struct Answered {
     pub(crate) data: Payload,
     pub(crate) permit: Permit,
     pub(crate) timing: Option<http::HeaderValue>,
+    /// What the caller's budgets have left.
+    pub(crate) budget: Option<BudgetsLeft>,
 }
 
 /// A request that has no answer.
@@ -71,17 +74,24 @@ pub(crate) async fn model_infer(
     };
     let message = messages.only(|bytes| permit.grow(bytes)).await?;
     match inference.run(message, permit).await {
-        Ok(Answered { data, permit, timing }) => {
+        Ok(Answered { data, permit, timing, budget }) => {
             let mut reply = reply::message(&data, Some(permit), &call.requests);
+            if let Some(left) = budget {
+                budget::write(reply.headers_mut(), left);
+            }
             if let Some(timing) = timing {
                 reply.headers_mut().insert(explain::TIMING, timing);
             }
             Ok(reply)
         }
-        Err(Failed { error, .. }) if explains => {
+        Err(Failed { error, .. }) if explains || budget::refused(&error) => {
             let mut reply = reply::refused(&error);
-            if let Some(timing) = explain::of_refused(&error) {
+            if let Some(timing) = explain::of_refused(&error).filter(|_| explains) {
                 reply.headers_mut().insert(explain::TIMING, timing);
+            }
+            let view = call.edge.server.budget_view(&principal).filter(|_| budget::refused(&error));
+            if let Some(left) = view.and_then(|view| view.left()) {
+                budget::write(reply.headers_mut(), left);
             }
             Ok(reply)
         }
@@ -120,7 +130,7 @@ impl Inference<'_> {
             let inferred = edge.server.infer(principal, &permit, id, request).await?;
 
             let timing = explains.then(|| explain::of_answered(&inferred.explanation())).flatten();
-            let (response, bill) = (inferred.response, inferred.bill);
+            let (response, bill, budget) = (inferred.response, inferred.bill, inferred.budget);
             let output_bytes: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
             let typed_bytes = if form == Form::Json { output_bytes } else { 0 };
             // The outputs and what they become are held until the client has read them, and count until then.
@@ -128,7 +138,8 @@ impl Inference<'_> {
             let is_long = typed_bytes > LONG_JSON_BYTES;
             let data = edge.pool.run(is_long, move || encode(&response, form, envelope, id)).await??;
             bill.settle(data.len() as u64)?;
-            Ok(Answered { data, permit, timing })
+            let budget = budget.and_then(|view| view.left());
+            Ok(Answered { data, permit, timing, budget })
         };
         answered.await.map_err(|error| Failed { error, client_id })
     }

@@ -141,11 +141,26 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: then it must not be given to one.
     pub fn opened(&self, sequence: u64, attempted: &Attempted) -> Result<Opened, LedgerError> {
-        let frame = Encoded::of(&Written::Opened { sequence, attempted })?;
+        self.opened_together([(sequence, attempted)])
+    }
+
+    /// The same for some that are given to a worker together: one write, and none of them is opened where it fails.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: then none of them must be given to one.
+    pub fn opened_together<'a>(
+        &self,
+        attempts: impl IntoIterator<Item = (u64, &'a Attempted)>,
+    ) -> Result<Opened, LedgerError> {
+        let (mut frames, mut count) = (Vec::new(), 0_u64);
+        for (sequence, attempted) in attempts {
+            frames.extend_from_slice(Encoded::of(&Written::Opened { sequence, attempted })?.bytes());
+            count += 1;
+        }
         let mut open = self.open.lock();
-        self.append(&mut open, &frame)?;
+        self.append(&mut open, &frames)?;
         let file = open.number;
-        *open.attempts.entry(file).or_default() += 1;
+        *open.attempts.entry(file).or_default() += count;
         Ok(Opened { file })
     }
 
@@ -163,7 +178,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let frame = Encoded::of(&Written::Closed { sequence, attempted, used, ended_ms })?;
         let mut open = self.open.lock();
-        self.append(&mut open, &frame)?;
+        self.append(&mut open, frame.bytes())?;
         if let Some(Opened { file }) = opened {
             open.ended(file);
         }
@@ -183,7 +198,7 @@ impl Ledger {
     pub fn slots(&self, at_ms: i64, time: SlotTime, last: bool) -> Result<(), LedgerError> {
         let frame = Encoded::of(&Written::Slots { at_ms, time, last })?;
         let mut open = self.open.lock();
-        self.append(&mut open, &frame)?;
+        self.append(&mut open, frame.bytes())?;
         if let Some((_, posting)) = &mut open.waiting {
             posting.heard(at_ms, time, last);
         }
@@ -240,7 +255,7 @@ impl Ledger {
         self.open.lock().attempts.keys().next().copied()
     }
 
-    fn append(&self, open: &mut Open, frame: &Encoded) -> Result<(), LedgerError> {
+    fn append(&self, open: &mut Open, bytes: &[u8]) -> Result<(), LedgerError> {
         if open.torn || open.bytes >= self.file_bytes {
             let number = open.next;
             open.next = number.saturating_add(1);
@@ -250,7 +265,6 @@ impl Ledger {
             open.unsynced.extend(dirty.then_some(before));
         }
         open.dirty = true;
-        let bytes = frame.bytes();
         if let Err(error) = (&*open.file).write_all(bytes) {
             // A part of it may be there, behind which nothing would be read: what comes next goes into another file.
             open.torn = true;

@@ -193,9 +193,8 @@ pub(crate) async fn files_go_when_they_are_in_the_books(backend: Shared) {
     let one = attempted(2, 1);
     let mut sequence = 1;
     while files(&folder) < 3 {
-        let opened: Vec<_> =
-            (1..=20).map(|number| (sequence + number, ledger.opened(sequence + number, &one).unwrap())).collect();
-        for (done, opened) in opened {
+        let opened = ledger.opened_together((1..=20).map(|number| (sequence + number, &one))).unwrap();
+        for done in sequence + 1..=sequence + 20 {
             ledger.closed(done, Some(opened), &one, &Used::nothing(Outcome::Cancelled), 2).unwrap();
             sequence = done;
         }
