@@ -1,5 +1,6 @@
 """Encryption in transit on the real server, as OpenSSL, curl, tritonclient and our own client see it."""
 
+import json
 import os
 import signal
 import ssl
@@ -80,7 +81,8 @@ def test_everybodys_clients_speak_to_it_encrypted(new_server, authority):
             # It is the server that refuses.
             assert "SSL alert number" in said and "Cipher is (NONE)" in said, said
     assert "ALPN protocol: h2" in s_client(server.grpc_address, authority, "-alpn", "h2")
-    assert "ALPN protocol: http/1.1" in s_client(address(server), authority, "-alpn", "h2,http/1.1")
+    for asked, spoken in (("h2,http/1.1", "h2"), ("http/1.1,h2", "h2"), ("http/1.1", "http/1.1")):
+        assert f"ALPN protocol: {spoken}" in s_client(address(server), authority, "-alpn", asked)
 
     ready = f"{server.url}/v2/health/ready"
     assert curl("--cacert", authority.certificate, ready).stdout == '{"ready":true}'
@@ -108,6 +110,63 @@ def test_everybodys_clients_speak_to_it_encrypted(new_server, authority):
     assert "acme" in tenantry("tenant", "list", "--ca", authority.certificate, key=acme.key, server=server.url)
     assert "acme" in tenantry("tenant", "list", key=acme.key, server=server.url, TENANTRY_CA=authority.certificate)
     assert "--ca" in tenantry("tenant", "list", key=acme.key, server=server.url, rc=1)
+
+
+def test_http_2_is_spoken_with_clients_that_do(new_server, authority, tmp_path):
+    server = new_server(table(authority.sign("server")))
+    acme = server.tenant("acme")
+    key = ("-H", f"authorization: Bearer {acme.key}")
+
+    def spoken(*arguments, path):
+        """Which HTTP it was, the status, and what was answered."""
+        done = curl("--cacert", authority.certificate, "-w", "\n%{http_version} %{http_code}", *arguments, server.url + path)
+        assert done.returncode == 0, done
+        answer, _, end = done.stdout.rpartition("\n")
+        return (*end.split(), answer)
+
+    assert spoken("--http2", path="/v2/health/ready") == ("2", "200", '{"ready":true}')
+    assert spoken("--http1.1", path="/v2/health/ready") == ("1.1", "200", '{"ready":true}')
+    version, status, head = spoken("--http2", "--head", path="/v2/health/ready")
+    assert (version, status) == ("2", "200") and "content-length: 14" in head, head
+
+    # What is refused before its body has come is told so, and does not have to be sent.
+    large = tmp_path / "large"
+    large.write_bytes(bytes(16 << 20))
+    for wrong in ((), ("-H", "authorization: Bearer tnty_wrong")):
+        version, status, refused = spoken("--http2", *wrong, "--data-binary", f"@{large}", path="/v2/models/sums/infer")
+        assert (version, status) == ("2", "401") and "unauthenticated" in refused, refused
+    large.write_bytes(bytes(65 << 20))
+    version, status, refused = spoken("--http2", *key, "--data-binary", f"@{large}", path="/v2/models/sums/infer")
+    assert (version, status) == ("2", "413") and "too_large" in refused, refused
+
+    # A model goes up, its answer comes down: some MiB each way.
+    model = tmp_path / "model.onnx"
+    model.write_bytes(tiny_onnx.identity(tiny_onnx.FLOAT))
+    uploaded = spoken("--http2", *key, "--data-binary", f"@{model}",
+                      path="/admin/v1/tenants/acme/artefacts?filename=model.onnx")
+    assert uploaded[:2] == ("2", "201"), uploaded
+    assert acme.push("acme", "sums", model.read_bytes())["state"] == "ready"
+    name = json.loads(spoken("--http2", *key, path="/v2/models/sums")[2])["inputs"][0]["name"]
+    values = np.arange(1 << 20, dtype=np.float32).reshape(-1, 2)
+    asked = json.dumps({"inputs": [{"name": name, "shape": list(values.shape), "datatype": "FP32",
+                                    "parameters": {"binary_data_size": values.nbytes}}],
+                        "parameters": {"binary_data_output": True}}).encode()
+    body, answer, headers = tmp_path / "body", tmp_path / "answer", tmp_path / "headers"
+    body.write_bytes(asked + values.tobytes())
+    version, status, _ = spoken("--http2", *key, "-H", f"inference-header-content-length: {len(asked)}", "-D", headers,
+                                "-o", answer, "--data-binary", f"@{body}", path="/v2/models/sums/infer")
+    assert (version, status) == ("2", "200"), answer.read_bytes()[:500]
+    length = dict(line.split(": ") for line in headers.read_text().splitlines() if ": " in line)
+    data = answer.read_bytes()[int(length["inference-header-content-length"]):]
+    assert np.array_equal(np.frombuffer(data, np.float32), values.ravel())
+
+
+def test_http_2_in_plain_text_needs_a_client_that_knows(world):
+    url = f"{world.server.url}/v2/health/ready"
+    for option, version in (("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")):
+        done = curl(option, "-w", " %{http_version}", url)
+        assert done.stdout == f'{{"ready":true}} {version}', done
+    assert curl("--http2-prior-knowledge", f"{world.server.metrics_url}/metrics").returncode != 0
 
 
 def test_a_certificate_is_exchanged_while_the_server_runs(new_server, authority):
@@ -146,7 +205,8 @@ def test_clients_show_a_certificate_where_it_is_required(new_server, authority, 
     stranger = authority.sign("stranger")
     assert curl(*trust, "--cert", stranger[0], "--key", stranger[1], tenants).returncode != 0
     # It comes on top of the key.
-    assert '"unauthenticated"' in curl(*trust, "--cert", shown, "--key", key, tenants).stdout
+    for version in ("--http2", "--http1.1"):
+        assert '"unauthenticated"' in curl(*trust, version, "--cert", shown, "--key", key, tenants).stdout
     admin = (server.data / "admin.key").read_text().strip()
     made = curl(*trust, "--cert", shown, "--key", key, "-H", f"Authorization: Bearer {admin}", "-d", '{"name": "acme"}', tenants)
     assert '"acme"' in made.stdout, made

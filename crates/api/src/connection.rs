@@ -1,13 +1,10 @@
-//! A connection's socket, with a limit on its silence and a polite end.
+//! Who is at the other end of a connection, what it has asked, and the socket of an HTTP/1.1 connection, with a limit on its
+//! silence and a polite end ([`crate::linger`]).
 //!
 //! Silence: a peer may take `header_timeout` to send a request's head, and stay idle between requests for [`KEEP_ALIVE`];
 //! one that takes no bytes of an answer for that long is gone too. While a request is being served no clock runs here: its
 //! body and its deadline have their own. One timer a connection serves for all of this and is moved only when it fires
 //! early, so an ordinary request does not touch the timer wheel.
-//!
-//! The end: a refusal is sent before the request's body is read. Were the socket closed at once, the kernel would answer
-//! the rest of the body with a reset, and the client would lose the refusal with it. So after the last byte is sent, what
-//! still comes is thrown away for a moment, until the client has seen the end and closes (RFC 9112, section 9.6).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Extensions;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite as _;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::linger::Linger;
 use crate::route::Edge;
 use crate::stream::Stream;
 use crate::tls::ClientCertificate;
@@ -30,12 +29,16 @@ use crate::tls::ClientCertificate;
 /// How long a connection may stay idle between requests: longer than the clients' and proxies' usual minute, so that they
 /// close first and never send into a closing connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a client may take to see the end of its connection.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
-/// How much of what a client still sends is thrown away, bytes.
-const MAX_LINGER_BYTES: usize = 128 << 20;
-/// Bytes thrown away at a time.
-const SCRATCH_BYTES: usize = 8 << 10;
+
+/// A connection that is ready for its first request.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) peer: Arc<Peer>,
+    /// Whether its client has said that it speaks HTTP/2.
+    pub(crate) is_http2: bool,
+    /// What was read of it already.
+    pub(crate) read: Bytes,
+}
 
 /// Who is at the other end of a connection. Every request carries it among its extensions.
 #[derive(Debug)]
@@ -167,11 +170,6 @@ impl Silence {
     }
 }
 
-struct Linger {
-    until: Pin<Box<Sleep>>,
-    left_bytes: usize,
-}
-
 impl Connection {
     pub(crate) fn new(stream: Stream, edge: Arc<Edge>, requests: Arc<Requests>) -> Self {
         let now = Instant::now();
@@ -179,6 +177,11 @@ impl Connection {
         let timer = Box::pin(sleep_until(now + header_timeout));
         let silence = Silence::new(header_timeout, now);
         Self { io: TokioIo::new(stream), edge, requests, silence, timer, linger: None }
+    }
+
+    /// The socket, for whoever speaks another protocol over it.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.io.into_inner()
     }
 
     /// Ready when the peer has been silent for too long.
@@ -231,22 +234,9 @@ impl Write for Connection {
         if linger.is_none() {
             ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
         }
-        let linger = linger.get_or_insert_with(|| Linger {
-            until: Box::pin(sleep_until(Instant::now() + LINGER)),
-            left_bytes: MAX_LINGER_BYTES,
-        });
-        while !edge.is_draining() && linger.left_bytes > 0 {
-            if linger.until.as_mut().poll(context).is_ready() {
-                break;
-            }
-            let mut scratch = [0_u8; SCRATCH_BYTES];
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {
-                    linger.left_bytes = linger.left_bytes.saturating_sub(buffer.filled().len());
-                }
-                _ => break,
-            }
+        let linger = linger.get_or_insert_with(Linger::new);
+        if !edge.is_draining() {
+            ready!(linger.poll(stream, context));
         }
         Poll::Ready(Ok(()))
     }

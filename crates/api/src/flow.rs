@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tenantry_oip::compression::{Coding, deflate, inflate};
 use tenantry_server::{Permit, Principal, Resolved};
 use tenantry_types::{InferRequest, InferResponse, ModelRef, Payload, RequestId, ServiceError};
@@ -17,6 +17,7 @@ use crate::encoding::{self, MIN_COMPRESSED_BYTES};
 use crate::explain;
 use crate::pool::LONG_JSON_BYTES;
 use crate::reply::{JSON, Reply, ReplyBody};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// How long the client will wait, milliseconds from arrival.
@@ -59,7 +60,7 @@ pub(crate) struct Flow<'a> {
     principal: Principal,
     id: RequestId,
     permit: Permit,
-    body: Incoming,
+    body: RequestBody,
     coding: Option<Coding>,
     accepted: Option<Coding>,
     timeout: Option<Duration>,
@@ -73,7 +74,7 @@ impl<'a> Flow<'a> {
         principal: Principal,
         id: RequestId,
         model: &ModelRef,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<Self, ServiceError> {
         let permit = edge.server.admit(&principal, model, request.body().size_hint().exact())?;
         Self::begin(edge, principal, id, permit, request)
@@ -84,7 +85,7 @@ impl<'a> Flow<'a> {
         edge: &'a Edge,
         principal: Principal,
         id: RequestId,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<Self, ServiceError> {
         let permit = edge.server.admit_unnamed(&principal, request.body().size_hint().exact())?;
         Self::begin(edge, principal, id, permit, request)
@@ -95,7 +96,7 @@ impl<'a> Flow<'a> {
         principal: Principal,
         id: RequestId,
         permit: Permit,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<Self, ServiceError> {
         let (head, body) = request.into_parts();
         let coding = encoding::of_content(&head.headers)?;

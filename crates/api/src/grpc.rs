@@ -11,7 +11,6 @@
 
 mod body;
 mod call;
-pub(crate) mod connection;
 mod convert;
 mod infer;
 mod messages;
@@ -20,4 +19,5 @@ mod service;
 mod standard;
 mod stream;
 
+pub(crate) use call::answer;
 pub(crate) use standard::Standard;

@@ -2,7 +2,6 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use tenantry_oip::compression::Coding;
 use tenantry_oip::{DecodedRequest, Encoded, Form, ReplyFormat, decode_request, encode_response};
 use tenantry_types::{InferResponse, ServiceError};
@@ -10,13 +9,14 @@ use tenantry_types::{InferResponse, ServiceError};
 use crate::flow::{Call, Encode, Flow, Unencodable, json_reply, text_of};
 use crate::pool::{LONG_BINARY_BYTES, LONG_JSON_BYTES};
 use crate::reply::{Reply, ReplyBody};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// How long the JSON part is, in front of binary tensors.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Serves an infer call of an authenticated caller.
-pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<Incoming>) -> Result<Reply, ServiceError> {
+pub(crate) async fn infer(edge: &Edge, call: Call, request: Request<RequestBody>) -> Result<Reply, ServiceError> {
     let Call { principal, id, model, version } = call;
     let header_length = text_of(request.headers(), &HEADER_LENGTH);
     let flow = Flow::admit(edge, principal, id, &model, request)?;

@@ -2,16 +2,16 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
 
 use crate::reply::{self, Reply};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// The OpenMetrics text format.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves a request on the metrics listener.
-pub(crate) fn serve(edge: &Edge, request: &Request<Incoming>) -> Reply {
+pub(crate) fn serve(edge: &Edge, request: &Request<RequestBody>) -> Reply {
     let id = edge.server.new_request_id();
     match (request.uri().path(), request.method()) {
         ("/metrics", &Method::GET | &Method::HEAD) => {

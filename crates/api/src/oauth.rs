@@ -6,9 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::json;
 use tenantry_types::{ErrorCode, RequestId, ServiceError};
@@ -16,6 +15,7 @@ use tenantry_types::{ErrorCode, RequestId, ServiceError};
 use crate::caller::authorization;
 use crate::connection::Peer;
 use crate::reply::{self, Reply};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// The largest form, bytes.
@@ -30,7 +30,7 @@ pub(crate) fn is_oauth(path: &str) -> bool {
 }
 
 /// Serves a request for a token or a document.
-pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+pub(crate) async fn serve(edge: &Edge, request: Request<RequestBody>, id: RequestId) -> Reply {
     let is_token = request.uri().path() == TOKEN;
     let fits = match *request.method() {
         Method::POST => is_token,
@@ -45,7 +45,7 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
         TOKEN => token(edge, request).await.unwrap_or_else(|refused| refused.into_reply()),
         KEYS => reply::json(StatusCode::OK, keys),
         _ => {
-            let base = base(request.headers(), edge.settings.tls.is_some());
+            let base = base(&request, edge.settings.tls.is_some());
             reply::json(
                 StatusCode::OK,
                 &json!({
@@ -62,9 +62,10 @@ pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId
     }
 }
 
-/// Where the client reached us.
-fn base(headers: &HeaderMap, is_encrypted: bool) -> String {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+/// Where the client reached us: HTTP/2 says so beside the path, as HTTP/1.1 may (RFC 9112, section 3.2.2).
+fn base<B>(request: &Request<B>, is_encrypted: bool) -> String {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let host = authority.or_else(|| request.headers().get(HOST)?.to_str().ok()).unwrap_or("localhost");
     format!("{}://{host}", if is_encrypted { "https" } else { "http" })
 }
 
@@ -111,7 +112,7 @@ impl From<ServiceError> for Refused {
     }
 }
 
-async fn token(edge: &Edge, request: Request<Incoming>) -> Result<Reply, Refused> {
+async fn token(edge: &Edge, request: Request<RequestBody>) -> Result<Reply, Refused> {
     let (head, body) = request.into_parts();
     let is_form = head
         .headers

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request};
-use hyper::body::Incoming;
 use tenantry_server::{BudgetState, BudgetsLeft, Principal, RateState};
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
@@ -16,6 +15,7 @@ use tenantry_types::{ErrorCode, MonotonicTime, RequestId, ServiceError};
 
 use crate::caller::{Caller, authorization, model_ref};
 use crate::reply::Reply;
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 use crate::v1::status;
 use envelope::{Detail, OpenAiError};
@@ -60,7 +60,7 @@ struct Context {
 }
 
 impl Context {
-    fn new(edge: &Edge, request: &Request<Incoming>) -> Self {
+    fn new(edge: &Edge, request: &Request<RequestBody>) -> Self {
         let key = authorization(request.headers()).map(envelope::masked);
         Self { arrived: edge.server.now(), principal: None, key }
     }
@@ -109,7 +109,7 @@ impl Context {
 }
 
 /// Serves a call.
-pub(crate) async fn serve(edge: &Edge, call: OpenAiCall<'_>, request: Request<Incoming>, id: RequestId) -> Reply {
+pub(crate) async fn serve(edge: &Edge, call: OpenAiCall<'_>, request: Request<RequestBody>, id: RequestId) -> Reply {
     let uri = request.uri().clone();
     let mut context = Context::new(edge, &request);
     let mut reply = match Caller::of(edge, &request, id).await {
@@ -131,7 +131,7 @@ async fn serve_caller(
     edge: &Edge,
     call: OpenAiCall<'_>,
     principal: Principal,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     id: RequestId,
 ) -> Result<Reply, OpenAiError> {
     match call {

@@ -5,10 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use bytes::Bytes;
 use tenantry_server::Server;
 use tenantry_server::config::HttpSettings;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,11 +13,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{Connection, Peer, Requests};
-use crate::grpc;
+use crate::connection::{Opened, Peer};
 use crate::route::{Edge, Entrance};
 use crate::stream::Stream;
-use crate::tls::{self, Protocol, Tls, TlsError};
+use crate::tls::{self, Tls, TlsError};
+use crate::{grpc, http1, http2};
 
 /// The most bytes of a request's line and headers.
 pub(crate) const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -139,7 +136,7 @@ pub async fn serve(
     settings: HttpSettings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let max_connections = most(settings.max_connections);
     let drain_timeout = settings.drain_timeout;
     let edge = Arc::new(Edge::new(server, settings).await);
     let stopping = edge.stopping.clone();
@@ -171,6 +168,11 @@ pub async fn serve(
         // It ends when `stopping`; one that panicked was logged by the runtime.
         let _ = following.await;
     }
+}
+
+/// As many places as a setting says.
+pub(crate) fn most(places: u32) -> usize {
+    usize::try_from(places).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 /// One listener and what it lets in.
@@ -208,11 +210,8 @@ impl Door {
                             opened = open(entrance, stream, address, tls, edge.settings.header_timeout) => opened,
                             () = stopping.cancelled() => None,
                         };
-                        if let Some((stream, peer)) = opened {
-                            match entrance {
-                                Entrance::Grpc => grpc::connection::serve(stream, peer, edge, stopping).await,
-                                _ => serve_connection(entrance, stream, peer, edge, stopping).await,
-                            }
+                        if let Some(opened) = opened {
+                            serve_connection(entrance, opened, &edge).await;
                         }
                         drop(place);
                     });
@@ -234,15 +233,18 @@ async fn open(
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     limit: Duration,
-) -> Option<(Stream, Arc<Peer>)> {
+) -> Option<Opened> {
     // Replies are written whole; waiting to fill a packet would only delay them. A socket that cannot is as good.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return Some((Stream::Plain(stream), Peer::new(address, None))) };
-    let protocol = if entrance == Entrance::Grpc { Protocol::Grpc } else { Protocol::Http };
-    match tokio::time::timeout(limit, tls.accept(protocol, stream)).await {
+    let Some(tls) = tls else {
+        let (stream, peer) = (Stream::Plain(stream), Peer::new(address, None));
+        return Some(Opened { stream, peer, is_http2: false, read: Bytes::new() });
+    };
+    match tokio::time::timeout(limit, tls.accept(entrance, stream)).await {
         Ok(Ok(stream)) => {
             let peer = Peer::new(address, tls::client_certificate(&stream));
-            Some((Stream::Tls(Box::new(stream)), peer))
+            let is_http2 = tls::is_http2(&stream);
+            Some(Opened { stream: Stream::Tls(Box::new(stream)), peer, is_http2, read: Bytes::new() })
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "a handshake failed");
@@ -255,40 +257,14 @@ async fn open(
     }
 }
 
-async fn serve_connection(
-    entrance: Entrance,
-    stream: Stream,
-    peer: Arc<Peer>,
-    edge: Arc<Edge>,
-    stopping: CancellationToken,
-) {
-    let requests = Arc::new(Requests::default());
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&peer));
-        let edge = Arc::clone(&edge);
-        let serving = requests.begin();
-        async move {
-            let reply = edge.answer(entrance, request).await;
-            drop(serving);
-            reply
-        }
-    });
-    let connection = http1::Builder::new()
-        // The connection itself limits how long a head may take, without a timer a request.
-        .header_read_timeout(None)
-        .max_header_size(MAX_HEADER_BYTES)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(Connection::new(stream, Arc::clone(&edge), Arc::clone(&requests)), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+/// Serves a connection to its end, in the protocol its client speaks.
+async fn serve_connection(entrance: Entrance, opened: Opened, edge: &Arc<Edge>) {
+    let opened = match entrance {
+        Entrance::Grpc => return http2::serve(entrance, opened, edge, grpc::answer).await,
+        Entrance::Main if opened.is_http2 => Some(opened),
+        Entrance::Main | Entrance::Metrics => http1::serve(entrance, opened, edge).await,
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
+    if let Some(opened) = opened {
+        http2::serve(entrance, opened, edge, http2::answer).await;
     }
 }

@@ -4,7 +4,8 @@
 //! ([`Tls::reload`]). What is read again is put in force whole or not at all: with a certificate that is not good the old one
 //! stays. Connections go on with what they began with; sessions that began before are not resumed.
 //!
-//! Clients say which protocol they mean (ALPN): HTTP/1.1 on the main and metrics listeners, HTTP/2 on gRPC's.
+//! Clients say which protocols they speak (ALPN): HTTP/2 or HTTP/1.1 on the main listener, HTTP/1.1 on that of the metrics,
+//! HTTP/2 on gRPC's. Of two that both sides speak it is HTTP/2; a client that says nothing gets its listener's older one.
 
 mod certificate;
 
@@ -29,10 +30,15 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::route::Entrance;
+
 pub(crate) use certificate::ClientCertificate;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The protocols' names (RFC 7301).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 /// The largest file of certificates or keys, bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -88,21 +94,13 @@ pub struct Tls {
 /// What connections begin with.
 #[derive(Debug)]
 struct InForce {
-    http: Arc<ServerConfig>,
+    main: Arc<ServerConfig>,
+    metrics: Arc<ServerConfig>,
     grpc: Arc<ServerConfig>,
 }
 
 /// What tells whether a file is still the same.
 type FileState = (u64, u64, Option<SystemTime>);
-
-/// What clients may ask for by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// HTTP/2, for gRPC.
-    Grpc,
-}
 
 impl Tls {
     /// Reads the files.
@@ -157,16 +155,22 @@ impl Tls {
     }
 
     /// The handshake of a new connection.
-    pub(crate) async fn accept(&self, protocol: Protocol, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, entrance: Entrance, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = {
             let in_force = self.in_force.load();
-            Arc::clone(match protocol {
-                Protocol::Http => &in_force.http,
-                Protocol::Grpc => &in_force.grpc,
+            Arc::clone(match entrance {
+                Entrance::Main => &in_force.main,
+                Entrance::Metrics => &in_force.metrics,
+                Entrance::Grpc => &in_force.grpc,
             })
         };
         TlsAcceptor::from(config).accept(stream).await
     }
+}
+
+/// Whether both sides have agreed on HTTP/2.
+pub(crate) fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
 
 /// The client's certificate of a connection, which the handshake has verified, if it has one.
@@ -213,11 +217,14 @@ fn read(settings: &TlsSettings) -> Result<InForce, TlsError> {
             config.with_client_cert_verifier(verifier.build().map_err(|error| refused(error.to_string()))?)
         }
     };
-    let mut http = config.with_single_cert(certificates, key).map_err(unusable)?;
-    let mut grpc = http.clone();
-    http.alpn_protocols = vec![b"http/1.1".to_vec()];
-    grpc.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(InForce { http: Arc::new(http), grpc: Arc::new(grpc) })
+    let config = config.with_single_cert(certificates, key).map_err(unusable)?;
+    // The first that the client has, too, is what is spoken.
+    let speaking = |protocols: &[&[u8]]| {
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    };
+    Ok(InForce { main: speaking(&[HTTP2, HTTP1]), metrics: speaking(&[HTTP1]), grpc: speaking(&[HTTP2]) })
 }
 
 /// All certificates of a file, in its order.

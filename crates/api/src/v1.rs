@@ -8,7 +8,6 @@ pub(crate) mod status;
 mod torchserve;
 
 use http::{Method, Request};
-use hyper::body::Incoming;
 use tenantry_server::Principal;
 use tenantry_types::{ErrorCode, RequestId, ServiceError};
 
@@ -17,6 +16,7 @@ use crate::flow::Call;
 use crate::openai;
 use crate::path::{V1Action, V1ModelPath, V1Path, parse_predictions, parse_v1, without_openai_prefix};
 use crate::reply::{self, Reply};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 const GET: &str = "GET, HEAD";
@@ -25,7 +25,7 @@ const POST: &str = "POST";
 const POST_OR_PUT: &str = "POST, PUT";
 
 /// Serves a request whose path starts with `/v1`, or with KServe's prefix for OpenAI's API.
-pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+pub(crate) async fn serve(edge: &Edge, request: Request<RequestBody>, id: RequestId) -> Reply {
     // The path outlives the request's own parts: an infer call gives those away.
     let uri = request.uri().clone();
     let parsed = match without_openai_prefix(uri.path()) {
@@ -62,7 +62,7 @@ async fn serve_caller(
     edge: &Edge,
     path: V1ModelPath<'_>,
     principal: Principal,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     id: RequestId,
 ) -> Result<Reply, ServiceError> {
     let V1ModelPath { model, version, action } = path;
@@ -84,7 +84,7 @@ async fn serve_caller(
 }
 
 /// Answers `/`, where KServe's v1 clients ask whether the server is there. Needs no key.
-pub(crate) fn serve_root(request: &Request<Incoming>, id: &RequestId) -> Reply {
+pub(crate) fn serve_root(request: &Request<RequestBody>, id: &RequestId) -> Reply {
     match *request.method() {
         Method::GET | Method::HEAD => status::alive(),
         _ => reply::method_not_allowed(GET, id),
@@ -97,7 +97,7 @@ pub(crate) fn is_torchserve(path: &str) -> bool {
 }
 
 /// Serves a request of TorchServe's inference API.
-pub(crate) async fn serve_torchserve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+pub(crate) async fn serve_torchserve(edge: &Edge, request: Request<RequestBody>, id: RequestId) -> Reply {
     let uri = request.uri().clone();
     if uri.path() == "/ping" {
         return match *request.method() {

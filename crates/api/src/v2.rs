@@ -5,7 +5,6 @@ mod generate;
 pub(crate) mod repository;
 
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 use tenantry_server::Principal;
 use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TensorSpec};
@@ -16,6 +15,7 @@ use crate::flow::Call;
 use crate::infer::infer;
 use crate::path::{self, ModelAction, V2Path};
 use crate::reply::{self, JSON, Reply, json, with_type};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 use generate::Answer;
 
@@ -80,7 +80,7 @@ impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
 }
 
 /// Serves a request whose path starts with `/v2`.
-pub(crate) async fn serve(edge: &Edge, request: Request<Incoming>, id: RequestId) -> Reply {
+pub(crate) async fn serve(edge: &Edge, request: Request<RequestBody>, id: RequestId) -> Reply {
     // The path outlives the request's own parts: an infer call gives those away.
     let uri = request.uri().clone();
     let Some(path) = path::parse(uri.path()) else { return reply::not_found(&id) };
@@ -118,7 +118,7 @@ async fn serve_caller(
     edge: &Edge,
     path: V2Path<'_>,
     principal: Principal,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     id: RequestId,
 ) -> Result<Reply, ServiceError> {
     match path {

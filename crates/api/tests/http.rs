@@ -10,6 +10,8 @@
 
 #[path = "http/grpc.rs"]
 mod grpc;
+#[path = "http/http2.rs"]
+mod http2;
 #[path = "http/openai.rs"]
 mod openai;
 mod support;

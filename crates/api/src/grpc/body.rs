@@ -16,9 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::reply::failure;
 use super::standard::ended_by_shutdown;
 use crate::connection::Requests;
-
-/// The most bytes handed to the connection at a time: a client that takes none of them for long is known by that.
-const CHUNK_BYTES: usize = 256 << 10;
+use crate::http2::CHUNK_BYTES;
 
 /// The messages of a stream, and at its end the trailers.
 pub(crate) type Replies = Pin<Box<dyn Stream<Item = Frame<Bytes>> + Send>>;

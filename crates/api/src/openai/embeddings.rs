@@ -8,7 +8,6 @@ mod input;
 mod output;
 
 use http::Request;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use tenantry_server::{Principal, Resolved};
 use tenantry_types::error::sanitise;
@@ -24,6 +23,7 @@ use crate::caller::model_ref;
 use crate::flow::Flow;
 use crate::pool::LONG_JSON_BYTES;
 use crate::reply::Reply;
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 use input::Input;
 use output::{Format, Vectors};
@@ -50,7 +50,7 @@ pub(super) async fn embeddings(
     edge: &Edge,
     principal: Principal,
     id: RequestId,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Reply, OpenAiError> {
     let flow = Flow::admit_unnamed(edge, principal, id, request)?;
     let (mut decoded, body) = flow.decode(LONG_JSON_BYTES, |body| Ok(read(&body.to_contiguous()))).await?;

@@ -1,7 +1,6 @@
 //! `:predict`.
 
 use http::Request;
-use hyper::body::Incoming;
 use tenantry_oip::compression::Coding;
 use tenantry_oip::predict::{Predict, PredictError, PredictFormat, decode_instance, decode_predict, encode_predict};
 use tenantry_server::Resolved;
@@ -10,22 +9,23 @@ use tenantry_types::{InferRequest, InferResponse, Inputs, ModelRef, ServiceError
 use crate::flow::{Call, Encode, Flow, Unencodable, json_reply};
 use crate::pool::LONG_JSON_BYTES;
 use crate::reply::Reply;
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// Serves a `:predict` call.
-pub(super) async fn predict(edge: &Edge, call: Call, request: Request<Incoming>) -> Result<Reply, ServiceError> {
+pub(super) async fn predict(edge: &Edge, call: Call, request: Request<RequestBody>) -> Result<Reply, ServiceError> {
     serve(edge, call, request, decode_predict).await
 }
 
 /// Serves a call whose body is one instance.
-pub(super) async fn instance(edge: &Edge, call: Call, request: Request<Incoming>) -> Result<Reply, ServiceError> {
+pub(super) async fn instance(edge: &Edge, call: Call, request: Request<RequestBody>) -> Result<Reply, ServiceError> {
     serve(edge, call, request, decode_instance).await
 }
 
 async fn serve(
     edge: &Edge,
     call: Call,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     decode: fn(&Signature, &[u8]) -> Result<Predict, PredictError>,
 ) -> Result<Reply, ServiceError> {
     let Call { principal, id, model, version } = call;

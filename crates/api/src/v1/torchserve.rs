@@ -2,7 +2,6 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 use tenantry_oip::predict::PredictFormat;
 use tenantry_server::Resolved;
@@ -12,6 +11,7 @@ use super::predict::{instance, request_to};
 use crate::flow::{Call, Flow};
 use crate::pool::LONG_BINARY_BYTES;
 use crate::reply::{Reply, json};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ pub(super) fn ping(edge: &Edge) -> Reply {
 
 /// Serves a prediction. The answer is the outputs as JSON: the only one without its name, the only row without its
 /// dimension.
-pub(super) async fn predictions(edge: &Edge, call: Call, request: Request<Incoming>) -> Result<Reply, ServiceError> {
+pub(super) async fn predictions(edge: &Edge, call: Call, request: Request<RequestBody>) -> Result<Reply, ServiceError> {
     match kind(request.headers()) {
         Kind::Json => instance(edge, call, request).await,
         Kind::Form => Err(ServiceError::invalid(

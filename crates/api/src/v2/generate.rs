@@ -3,7 +3,6 @@
 use bytes::{BufMut, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use tenantry_oip::compression::Coding;
 use tenantry_oip::generate::{Generate, decode_generate, encode_generate};
 use tenantry_server::Resolved;
@@ -12,6 +11,7 @@ use tenantry_types::{InferRequest, InferResponse, Inputs, ServiceError};
 use crate::flow::{Call, Encode, Flow, Unencodable, json_reply};
 use crate::pool::LONG_JSON_BYTES;
 use crate::reply::{Reply, ReplyBody};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// How the answer travels.
@@ -28,7 +28,7 @@ pub(super) async fn generate(
     edge: &Edge,
     call: Call,
     answer: Answer,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Reply, ServiceError> {
     let Call { principal, id, model, version } = call;
     let flow = Flow::admit(edge, principal, id, &model, request)?;

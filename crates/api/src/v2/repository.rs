@@ -1,7 +1,6 @@
 //! The repository extension: what the caller may use, loads ahead of requests, and unloads before their time.
 
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tenantry_server::{Principal, RepositoryEntry, VersionState};
@@ -10,6 +9,7 @@ use tenantry_types::{ErrorCode, ModelRef, Payload, RequestId, ServiceError};
 
 use crate::flow::Flow;
 use crate::reply::{Reply, json};
+use crate::request_body::RequestBody;
 use crate::route::Edge;
 
 /// The longest body of these calls that has a meaning here, bytes; longer ones carry a model.
@@ -74,7 +74,7 @@ pub(super) async fn index(
     edge: &Edge,
     principal: Principal,
     id: RequestId,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Reply, ServiceError> {
     let flow = Flow::admit_unnamed(edge, principal, id, request)?;
     let (decoded, body) = flow.decode(MAX_BODY_BYTES, |payload| body(&payload)).await?;
@@ -89,7 +89,7 @@ pub(super) async fn load(
     principal: Principal,
     id: RequestId,
     model: ModelRef,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Reply, ServiceError> {
     let flow = Flow::admit(edge, principal, id, &model, request)?;
     let (decoded, Body { parameters, .. }) = flow.decode(MAX_BODY_BYTES, |payload| body(&payload)).await?;
@@ -106,7 +106,7 @@ pub(super) async fn unload(
     principal: Principal,
     id: RequestId,
     model: ModelRef,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Reply, ServiceError> {
     let flow = Flow::admit(edge, principal, id, &model, request)?;
     let (decoded, Body { parameters, .. }) = flow.decode(MAX_BODY_BYTES, |payload| body(&payload)).await?;

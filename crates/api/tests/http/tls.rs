@@ -10,6 +10,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::support::grpc::Client;
+use crate::support::http2::{Http2, PREFACE};
 use crate::support::tls::{Authority, Files, client, connect, simple};
 use crate::support::{Connection, PATIENCE, Running};
 
@@ -54,9 +55,30 @@ async fn http_and_grpc_are_served_encrypted_and_not_otherwise() {
         let ended = grpc.call("ServerMetadata", Some(&key), &[], &ServerMetadataRequest {}).await;
         assert_eq!(ended.message::<ServerMetadataResponse>().name, "tenantry");
     }
+    // Of two protocols the newer; of none the older. Metrics and gRPC have one each.
+    for (protocols, spoken) in
+        [(&["http/1.1", "h2"][..], Some(&b"h2"[..])), (&["http/1.1"], Some(b"http/1.1")), (&[], None)]
+    {
+        let stream = connect(&client(&authority, None, &[&TLS13], protocols), running.address).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), spoken);
+        let status = if spoken == Some(b"h2") {
+            Http2::over(stream).await.send("GET", "/v2/health/ready", None, &[], b"").await.status
+        } else {
+            let mut connection = Connection::over(stream);
+            connection.send("GET", "/v2/health/ready", None, &[], b"").await;
+            connection.answer().await.status
+        };
+        assert_eq!(status, 200, "{protocols:?}");
+    }
+    assert!(connect(&simple(&authority, None, "http/1.1"), running.grpc_address).await.is_err());
+    // What is spoken encrypted is agreed on before.
+    let mut unsaid =
+        Connection::over(connect(&client(&authority, None, &[&TLS13], &[]), running.address).await.unwrap());
+    unsaid.write(PREFACE).await;
+    assert_eq!(unsaid.closed().await, b"");
     // An authority that the client does not know, a protocol that is not served, and no encryption at all.
     assert!(ready(&simple(&Authority::new(), None, "http/1.1"), &running).await.is_err());
-    assert!(ready(&simple(&authority, None, "h2"), &running).await.is_err());
+    assert!(ready(&simple(&authority, None, "http/0.9"), &running).await.is_err());
     let mut plain = running.connect().await;
     plain.send("GET", "/v2/health/ready", None, &[], b"").await;
     let said = plain.closed().await;
@@ -81,6 +103,7 @@ async fn an_older_version_than_the_oldest_is_refused_and_metrics_are_encrypted_w
     let mut metrics = Connection::over(connect(&http, running.metrics_address).await.unwrap());
     metrics.send("GET", "/metrics", None, &[], b"").await;
     assert_eq!(metrics.answer().await.status, 200);
+    assert!(connect(&simple(&authority, None, "h2"), running.metrics_address).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

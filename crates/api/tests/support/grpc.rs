@@ -82,8 +82,9 @@ impl Client {
 }
 
 impl Calling {
+    /// Sends a message. A server that has refused the call already may have stopped it; the answer tells.
     pub(crate) fn message(&mut self, message: &impl Message, is_last: bool) {
-        self.send.send_data(framed(&message.encode_to_vec()), is_last).unwrap();
+        let _ = self.send.send_data(framed(&message.encode_to_vec()), is_last);
     }
 
     /// The body of the answer, once its headers are here.

@@ -1,6 +1,7 @@
 //! A whole server on a port of its own, and a client that sends exactly the bytes it is told to.
 
 pub(crate) mod grpc;
+pub(crate) mod http2;
 pub(crate) mod tls;
 
 use std::fmt::Write as _;
