@@ -117,6 +117,7 @@ where
         tracing::debug!(%error, "a connection ended");
     }
 }
+
 /// Ready when the peer has been silent for too long.
 async fn silent(requests: &Requests, header_timeout: Duration) {
     let mut silence = Silence::default();

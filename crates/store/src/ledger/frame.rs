@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 8;
 /// No record is longer: names are bounded. A longer one is not a record.
 const MAX_RECORD_BYTES: usize = 4096;
 /// Room for a record that is written: names have 63 bytes at most, numbers ten.
-const WRITTEN_BYTES: usize = 1024;
+const WRITTEN_BYTES: usize = 512;
 /// The number of the variant before what a closed record holds.
 const VARIANT_BYTES: usize = 1;
 
@@ -56,34 +56,39 @@ pub(super) enum Written<'a> {
     Slots { at_ms: i64, time: SlotTime, last: bool },
 }
 
-/// Bytes of one frame.
-#[derive(Debug)]
-pub(super) struct Encoded {
-    bytes: [u8; HEAD_BYTES + WRITTEN_BYTES],
-    length: usize,
-}
+/// Room for one frame; where it lies, it stays.
+pub(super) struct Room([u8; HEAD_BYTES + WRITTEN_BYTES]);
 
-impl Encoded {
+/// Bytes of one frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoded<'a>(&'a [u8]);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self([0; HEAD_BYTES + WRITTEN_BYTES])
+    }
+
     /// A frame's bytes, with their length and checksum before them.
-    pub(super) fn of(frame: &Written<'_>) -> Result<Self, postcard::Error> {
-        let mut bytes = [0; HEAD_BYTES + WRITTEN_BYTES];
-        let (head, room) = bytes.split_at_mut(HEAD_BYTES);
+    pub(super) fn encode(&mut self, frame: &Written<'_>) -> Result<Encoded<'_>, postcard::Error> {
+        let (head, room) = self.0.split_at_mut(HEAD_BYTES);
         let record = postcard::to_slice(frame, room)?;
         let (length, checksum) = (record.len(), crc32fast::hash(record));
         let (first, second) = head.split_at_mut(size_of::<u32>());
         first.copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         second.copy_from_slice(&checksum.to_le_bytes());
-        Ok(Self { bytes, length: HEAD_BYTES + length })
+        Ok(Encoded(self.0.get(..HEAD_BYTES + length).unwrap_or_default()))
     }
+}
 
+impl<'a> Encoded<'a> {
     /// All of them.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+    pub(super) fn bytes(self) -> &'a [u8] {
+        self.0
     }
 
     /// Of a closed record: what a page has of it.
-    pub(super) fn closed(&self) -> &[u8] {
-        self.bytes.get(HEAD_BYTES + VARIANT_BYTES..self.length).unwrap_or_default()
+    pub(super) fn closed(self) -> &'a [u8] {
+        self.0.get(HEAD_BYTES + VARIANT_BYTES..).unwrap_or_default()
     }
 }
 

@@ -12,11 +12,13 @@ use parking_lot::Mutex;
 use tenantry_types::usage::{Attempted, SlotTime, UsageKey, Used};
 use tenantry_types::{BootId, NodeId};
 
-use super::frame::{Encoded, FORMAT, Written};
+use super::frame::{FORMAT, Room, Written};
 use super::posting::Posting;
 use crate::open::{id_parts, sync_folder};
 
 const NODE_FILE: &str = "node";
+/// Most frames are not longer.
+const USUAL_BYTES: usize = 192;
 /// A file that is as long is followed by the next one.
 const FILE_BYTES: u64 = 32 << 20;
 /// The most bytes of records that wait in memory for the books. Beyond that they read them from the files.
@@ -152,9 +154,11 @@ impl Ledger {
         &self,
         attempts: impl IntoIterator<Item = (u64, &'a Attempted)>,
     ) -> Result<Opened, LedgerError> {
-        let (mut frames, mut count) = (Vec::new(), 0_u64);
+        let attempts = attempts.into_iter();
+        let mut frames = Vec::with_capacity(attempts.size_hint().0.saturating_mul(USUAL_BYTES));
+        let (mut room, mut count) = (Room::new(), 0_u64);
         for (sequence, attempted) in attempts {
-            frames.extend_from_slice(Encoded::of(&Written::Opened { sequence, attempted })?.bytes());
+            frames.extend_from_slice(room.encode(&Written::Opened { sequence, attempted })?.bytes());
             count += 1;
         }
         let mut open = self.open.lock();
@@ -176,7 +180,8 @@ impl Ledger {
         used: &Used,
         ended_ms: i64,
     ) -> Result<(), LedgerError> {
-        let frame = Encoded::of(&Written::Closed { sequence, attempted, used, ended_ms })?;
+        let mut room = Room::new();
+        let frame = room.encode(&Written::Closed { sequence, attempted, used, ended_ms })?;
         let mut open = self.open.lock();
         self.append(&mut open, frame.bytes())?;
         if let Some(Opened { file }) = opened {
@@ -196,7 +201,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn slots(&self, at_ms: i64, time: SlotTime, last: bool) -> Result<(), LedgerError> {
-        let frame = Encoded::of(&Written::Slots { at_ms, time, last })?;
+        let mut room = Room::new();
+        let frame = room.encode(&Written::Slots { at_ms, time, last })?;
         let mut open = self.open.lock();
         self.append(&mut open, frame.bytes())?;
         if let Some((_, posting)) = &mut open.waiting {
@@ -328,7 +334,8 @@ struct Begun {
 fn begin_file(folder: &Path, node: NodeId, boot: BootId, started_ms: i64, number: u32) -> Result<Begun, LedgerError> {
     let path = folder.join(file_name(boot, number));
     let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-    let begin = Encoded::of(&Written::Begin { format: FORMAT, node, boot, started_ms })?;
+    let mut room = Room::new();
+    let begin = room.encode(&Written::Begin { format: FORMAT, node, boot, started_ms })?;
     file.write_all(begin.bytes())?;
     sync_folder(folder)?;
     Ok(Begun { file: Arc::new(file), number, bytes: begin.bytes().len() as u64 })

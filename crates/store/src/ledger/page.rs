@@ -13,6 +13,9 @@ use super::frame::{Closed, FORMAT};
 /// A page that is as long takes no more, bytes: some hundred records.
 const FULL_BYTES: usize = 16 << 10;
 
+/// Room that a page begins with, bytes.
+const FIRST_BYTES: usize = 1 << 10;
+
 /// A page in the making.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -28,7 +31,8 @@ impl Page {
     /// With one record.
     pub(super) fn new(sequence: u64, ended_ms: i64, record: &[u8]) -> Self {
         // The form is below 128: one byte of a varint.
-        let mut data = vec![FORMAT.to_le_bytes()[0]];
+        let mut data = Vec::with_capacity(FIRST_BYTES);
+        data.push(FORMAT.to_le_bytes()[0]);
         data.extend_from_slice(record);
         Self { first: sequence, last: sequence, records: 1, ended_ms, data }
     }
@@ -75,7 +79,7 @@ mod tests {
     use tenantry_types::usage::{DeviceTime, Outcome, Used};
 
     use super::super::frame::tests::attempted;
-    use super::super::frame::{Encoded, Written};
+    use super::super::frame::{Room, Written};
     use super::*;
 
     fn used(ns: u64) -> Used {
@@ -90,7 +94,8 @@ mod tests {
         for sequence in (1..10_000_u64).map(|number| number ^ 1) {
             let record = Closed { sequence, attempted: attempted(4), used: used(sequence), ended_ms: 9 };
             let Closed { attempted, used, ended_ms, .. } = &record;
-            let bytes = Encoded::of(&Written::Closed { sequence, attempted, used, ended_ms: *ended_ms }).unwrap();
+            let mut room = Room::new();
+            let bytes = room.encode(&Written::Closed { sequence, attempted, used, ended_ms: *ended_ms }).unwrap();
             let taken = match &mut page {
                 Some(page) => page.add(sequence, 9, bytes.closed()),
                 none => none.insert(Page::new(sequence, 9, bytes.closed())).records == 1,

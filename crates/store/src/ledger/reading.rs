@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tenantry_types::BootId;
 use tenantry_types::usage::{Attempted, Outcome, Used};
 
-use super::frame::{Encoded, Frame, Frames, MAX_FRAME_BYTES, Written};
+use super::frame::{Frame, Frames, MAX_FRAME_BYTES, Room, Written};
 use super::log::{LedgerError, Mark, file_name};
 use super::posting::Posting;
 
@@ -116,7 +116,8 @@ fn add(
     used: &Used,
     ended_ms: i64,
 ) -> Result<(), LedgerError> {
-    let record = Encoded::of(&Written::Closed { sequence, attempted, used, ended_ms })?;
+    let mut room = Room::new();
+    let record = room.encode(&Written::Closed { sequence, attempted, used, ended_ms })?;
     posting.add(sequence, attempted, used, ended_ms, record.closed());
     Ok(())
 }
