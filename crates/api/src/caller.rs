@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, Request};
-use tenantry_server::{BudgetView, Presented, Principal};
+use tenantry_server::{Presented, Principal, Server};
 use tenantry_types::error::sanitise;
 use tenantry_types::name::MAX_NAME_BYTES;
-use tenantry_types::{ErrorCode, ModelRef, RequestId, ServiceError, TenantName};
+use tenantry_types::{ErrorCode, KeyId, ModelRef, RequestId, ServiceError, TenantId, TenantName};
 
 use crate::connection::Peer;
 use crate::reply::Reply;
@@ -20,8 +20,9 @@ pub(crate) const MAX_LOGGED_CHARS: usize = 200;
 
 /// What is kept of a caller until his call has ended.
 pub(crate) struct Caller {
+    server: Arc<Server>,
     tenant: Arc<TenantName>,
-    budget: Option<BudgetView>,
+    payer: (TenantId, KeyId),
     explains: bool,
     id: RequestId,
 }
@@ -38,9 +39,10 @@ impl Caller {
     ) -> Result<(Self, Principal), ServiceError> {
         let headers = request.headers();
         let principal = edge.server.authenticate(&presented(headers, request.extensions())).await?;
-        let budget = edge.server.budget_view(&principal);
         let explains = explain::is_wanted(headers);
-        let caller = Self { tenant: Arc::clone(&principal.tenant_name), budget, explains, id };
+        let server = Arc::clone(&edge.server);
+        let payer = (principal.tenant, principal.key);
+        let caller = Self { server, tenant: Arc::clone(&principal.tenant_name), payer, explains, id };
         Ok((caller, principal))
     }
 
@@ -54,9 +56,10 @@ impl Caller {
         self.log(&served, path);
         served.unwrap_or_else(|error| {
             let mut reply = form(&error, &self.id);
-            let budget = self.budget.as_ref().filter(|_| budget::refused(&error));
-            if let Some(left) = budget.and_then(BudgetView::left) {
-                budget::tell(&mut reply, left);
+            if budget::refused(&error) {
+                let (tenant, key) = self.payer;
+                let left = self.server.budget_view(tenant, key).and_then(|view| view.left());
+                left.into_iter().for_each(|left| budget::tell(&mut reply, left));
             }
             if self.explains {
                 explain::refused(&mut reply, &error);

@@ -234,8 +234,8 @@ struct Counter {
     limit: BudgetLimit,
     /// Tells a limit from one of the same key that was there before it.
     generation: u64,
-    /// When the current period began. It never goes back, whatever the clock does.
-    current_ms: i64,
+    /// The current period. It never goes back, whatever the clock does.
+    current: Window,
     /// By when they began: the current one, and earlier ones in which something that began in them still runs.
     windows: BTreeMap<i64, Counted>,
 }
@@ -491,22 +491,27 @@ impl Budgets {
         limits.map(|(_, counter)| counter.remaining(now_ms)).collect()
     }
 
-    /// Of all limits on one meter that apply, the one of which the least is left: what a header has room for.
-    pub fn tightest(&self, now_ms: i64, subject: &Subject, meter: BudgetMeter) -> Option<Remaining> {
-        let limits = subject.scopes().flat_map(|scope| of_scope(&self.counters, scope));
-        let on_meter =
-            limits.filter(|(key, counter)| key.meter == meter && counter.limit.enforcement != Enforcement::Watch);
-        on_meter.map(|(_, counter)| counter.remaining(now_ms)).min_by_key(|left| (left.remaining, left.reset_at_ms))
-    }
-
-    /// Of all limits that apply, the one of which the least is left in proportion.
-    pub fn nearest(&self, now_ms: i64, subject: &Subject) -> Option<Remaining> {
+    /// What headers have room for, of the limits that apply and are not only watched: the one of which the least is left in
+    /// proportion, and of those on one meter the one of which the least is left.
+    pub fn nearest(
+        &self,
+        now_ms: i64,
+        subject: &Subject,
+        meter: BudgetMeter,
+    ) -> (Option<Remaining>, Option<Remaining>) {
         let limits = subject.scopes().flat_map(|scope| of_scope(&self.counters, scope));
         let enforced = limits.filter(|(_, counter)| counter.limit.enforcement != Enforcement::Watch);
-        enforced.map(|(_, counter)| counter.remaining(now_ms)).min_by_key(|left| {
-            let parts = u128::from(left.remaining).saturating_mul(1_000_000);
-            (parts.checked_div(u128::from(left.limit)).unwrap_or(0), left.reset_at_ms)
-        })
+        let (mut nearest, mut tightest) = (None, None);
+        for (key, counter) in enforced {
+            let left = counter.remaining(now_ms);
+            if nearest.as_ref().is_none_or(|known| proportion(&left) < proportion(known)) {
+                nearest = Some(left);
+            }
+            if key.meter == meter && tightest.as_ref().is_none_or(|known| rest(&left) < rest(known)) {
+                tightest = Some(left);
+            }
+        }
+        (nearest, tightest)
     }
 
     /// All limits, and what is left of each.
@@ -544,29 +549,33 @@ impl Budgets {
 
 impl Counter {
     fn new(limit: BudgetLimit, generation: u64) -> Self {
-        Self { limit, generation, current_ms: i64::MIN, windows: BTreeMap::new() }
+        let window = Window { start_ms: i64::MIN, end_ms: i64::MIN };
+        Self { limit, generation, current: window, windows: BTreeMap::new() }
     }
 
     /// Goes on to the period of `now_ms` if that is later, and answers when the current one began.
     fn roll(&mut self, now_ms: i64) -> i64 {
-        let window_ms = self.limit.key.period.window(now_ms).start_ms;
-        if window_ms > self.current_ms || self.windows.is_empty() {
-            self.current_ms = self.current_ms.max(window_ms);
-            self.windows.entry(self.current_ms).or_default();
+        // An earlier instant, after the clock was set back, is in the current one, too.
+        if now_ms >= self.current.end_ms || self.windows.is_empty() {
+            let window = self.limit.key.period.window(now_ms);
+            if window.start_ms > self.current.start_ms {
+                self.current = window;
+            }
+            self.windows.entry(self.current.start_ms).or_default();
             self.forget();
         }
-        self.current_ms
+        self.current.start_ms
     }
 
     /// Drops earlier periods in which nothing runs any more.
     fn forget(&mut self) {
-        let current_ms = self.current_ms;
+        let current_ms = self.current.start_ms;
         self.windows.retain(|window_ms, counted| *window_ms == current_ms || counted.running > 0);
     }
 
     /// Whether the current period has no room for an estimate.
     fn refuse(&self, estimate: u64) -> Option<Refused> {
-        let counted = self.windows.get(&self.current_ms).copied().unwrap_or_default();
+        let counted = self.windows.get(&self.current.start_ms).copied().unwrap_or_default();
         let limit = u128::from(self.limit.amount);
         let used = counted.used.saturating_add(u128::from(estimate));
         let with_running = used.saturating_add(counted.reserved);
@@ -585,7 +594,7 @@ impl Counter {
             used: shown(counted.used),
             reserved: shown(counted.reserved),
             estimate,
-            reset_at_ms: self.window().end_ms,
+            reset_at_ms: self.current.end_ms,
         })
     }
 
@@ -605,12 +614,8 @@ impl Counter {
         }
     }
 
-    fn window(&self) -> Window {
-        self.limit.key.period.window(self.current_ms)
-    }
-
     fn remaining(&self, now_ms: i64) -> Remaining {
-        let window = self.limit.key.period.window(now_ms.max(self.current_ms));
+        let window = if now_ms < self.current.end_ms { self.current } else { self.limit.key.period.window(now_ms) };
         let counted = self.windows.get(&window.start_ms).copied().unwrap_or_default();
         let limit = u128::from(self.limit.amount);
         Remaining {
@@ -639,6 +644,17 @@ fn of_scope_mut(
     scope: BudgetScope,
 ) -> impl Iterator<Item = (&LimitKey, &mut Counter)> {
     counters.range_mut(span(scope))
+}
+
+/// How much is left in proportion, and until when.
+fn proportion(left: &Remaining) -> (u128, i64) {
+    let parts = u128::from(left.remaining).saturating_mul(1_000_000);
+    (parts.checked_div(u128::from(left.limit)).unwrap_or(0), left.reset_at_ms)
+}
+
+/// How much is left, and until when.
+fn rest(left: &Remaining) -> (u64, i64) {
+    (left.remaining, left.reset_at_ms)
 }
 
 fn shown(amount: u128) -> u64 {

@@ -22,7 +22,7 @@ use tenantry_store::{AuditActor, AuditEntry, BudgetRecord, ReadError, Thing};
 use tenantry_types::model::TOKEN_COUNT;
 use tenantry_types::share::ShareTier;
 use tenantry_types::usage::{Outcome, UsageKind, Used};
-use tenantry_types::{DeploymentId, ErrorCode, Inputs, ServiceError, TenantId};
+use tenantry_types::{DeploymentId, ErrorCode, Inputs, KeyId, ServiceError, TenantId};
 use tokio::sync::Notify;
 
 use crate::limits::reason;
@@ -210,13 +210,17 @@ impl TenantBudget {
 
     fn left(&self, now_ms: i64, subject: &Subject) -> Option<BudgetsLeft> {
         let budgets = self.budgets.lock();
-        let nearest = state(&budgets.nearest(now_ms, subject)?, now_ms);
-        let tokens = budgets.tightest(now_ms, subject, BudgetMeter::Tokens).map(|left| state(&left, now_ms));
-        Some(BudgetsLeft { nearest, tokens })
+        let (nearest, tokens) = budgets.nearest(now_ms, subject, BudgetMeter::Tokens);
+        Some(BudgetsLeft { nearest: state(&nearest?, now_ms), tokens: tokens.map(|left| state(&left, now_ms)) })
     }
 }
 
 impl Held {
+    /// What is left of the budgets that it holds of, for whoever calls.
+    pub(crate) fn view(&self, subject: Subject) -> BudgetView {
+        BudgetView { budget: Arc::clone(&self.budget), subject }
+    }
+
     /// Ends the attempt with what it used.
     pub(crate) fn settle(mut self, kind: UsageKind, outcome: Outcome, used: &Used) {
         let Some(reservation) = self.reservation.take() else { return };
@@ -239,18 +243,13 @@ impl BudgetView {
     pub fn left(&self) -> Option<BudgetsLeft> {
         self.budget.left(unix_ms(), &self.subject)
     }
-
-    /// The same for what goes to one deployment.
-    pub(crate) fn to(self, deployment: DeploymentId) -> Self {
-        Self { subject: Subject { deployment: Some(deployment), ..self.subject }, ..self }
-    }
 }
 
 impl Server {
     /// The budgets that apply to whatever a caller does, if there are some.
-    pub fn budget_view(&self, principal: &Principal) -> Option<BudgetView> {
-        let budget = self.budgets.of(principal.tenant)?;
-        Some(BudgetView { budget, subject: Subject { deployment: None, key: Some(principal.key) } })
+    pub fn budget_view(&self, tenant: TenantId, key: KeyId) -> Option<BudgetView> {
+        let budget = self.budgets.of(tenant)?;
+        Some(BudgetView { budget, subject: Subject { deployment: None, key: Some(key) } })
     }
 
     /// Holds what a request is estimated to use of its tenant's budgets; nothing where there are none.

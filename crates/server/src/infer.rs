@@ -233,7 +233,8 @@ impl Server {
         let tier = || meter::tier(principal.routed(), Some(deployment), principal.share_key());
         // Before there is a record: what the budget refuses has used nothing, and a flood of it fills no ledger.
         let held = self.hold(principal, deployment, tier, || budget::estimate(&infer.inputs, servable, bytes_in))?;
-        let budget = held.is_some().then(|| self.budget_view(principal)).flatten().map(|view| view.to(deployment));
+        let caller = tenantry_bill::Subject { deployment: Some(deployment), key: Some(principal.key) };
+        let budget = held.as_ref().map(|held| held.view(caller));
         attempt.account = self.account(principal, &model, &version, request, bytes_in, held);
         let signature = &servable.outward;
         let in_model =

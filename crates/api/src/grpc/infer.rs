@@ -89,7 +89,8 @@ pub(crate) async fn model_infer(
             if let Some(timing) = explain::of_refused(&error).filter(|_| explains) {
                 reply.headers_mut().insert(explain::TIMING, timing);
             }
-            let view = call.edge.server.budget_view(&principal).filter(|_| budget::refused(&error));
+            let view =
+                call.edge.server.budget_view(principal.tenant, principal.key).filter(|_| budget::refused(&error));
             if let Some(left) = view.and_then(|view| view.left()) {
                 budget::write(reply.headers_mut(), left);
             }

@@ -70,7 +70,7 @@ fn a_refusal_says_why_and_until_when() {
     // What uses none of it is not held up by it.
     let third = budgets.reserve(8, &ANY, amounts(1, 0)).unwrap();
     budgets.release(third);
-    let left = budgets.tightest(9, &ANY, BudgetMeter::Requests).unwrap();
+    let left = budgets.nearest(9, &ANY, BudgetMeter::Requests).1.unwrap();
     assert_eq!((left.used, left.remaining, left.reset_at_ms), (2, 8, DAY_MS));
     // The next hour is a new one, of the same day.
     let fourth = budgets.reserve(HOUR_MS, &ANY, amounts(1, 100)).unwrap();
@@ -109,7 +109,7 @@ fn what_is_only_watched_never_refuses() {
         told.extend(percents(&budgets.settle(reservation, amounts(1, 0))));
     }
     assert_eq!(told, [100, 200]);
-    assert_eq!(budgets.tightest(0, &ANY, BudgetMeter::Requests), None, "it limits nothing");
+    assert_eq!(budgets.nearest(0, &ANY, BudgetMeter::Requests).1, None, "it limits nothing");
 }
 
 #[test]
@@ -205,14 +205,17 @@ fn the_nearest_limit_is_the_one_with_the_least_left_in_proportion() {
     let mut budgets = budgets(vec![requests(10), device(1_000)]);
     let held = budgets.reserve(0, &ANY, amounts(1, 1)).unwrap();
     let _ = budgets.settle(held, amounts(2, 500));
-    assert_eq!(budgets.nearest(0, &ANY).map(|left| left.key.meter), Some(BudgetMeter::DeviceTime));
+    assert_eq!(
+        budgets.nearest(0, &ANY, BudgetMeter::Money).0.map(|left| left.key.meter),
+        Some(BudgetMeter::DeviceTime)
+    );
     assert_eq!(
         budgets.all(0).map(|(limit, left)| (limit.amount, left.remaining)).collect::<Vec<_>>(),
         [(10, 8), (1_000, 500)]
     );
     let watched = BudgetLimit { enforcement: Enforcement::Watch, ..device(1_000) };
     assert_eq!(budgets.set_limits(vec![requests(10), watched]), Ok(Vec::new()));
-    assert_eq!(budgets.nearest(0, &ANY).map(|left| left.key.meter), Some(BudgetMeter::Requests));
+    assert_eq!(budgets.nearest(0, &ANY, BudgetMeter::Money).0.map(|left| left.key.meter), Some(BudgetMeter::Requests));
 }
 
 #[test]
