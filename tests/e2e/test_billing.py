@@ -83,7 +83,7 @@ def restart(server):
 @pytest.fixture
 def house(new_server):
     """A server with two tenants, the first of which has a model."""
-    server = new_server("[workers]\nslots = 2\n")
+    server = new_server('[workers]\nslots = 2\n[billing]\nprovider = "Example Compute"\nregion = "eu-central"\n')
     acme, globex = server.tenant("acme"), server.tenant("globex")
     assert acme.push("acme", "sums", tiny_onnx.sum_and_difference())["state"] == "ready"
     return server, acme, globex
@@ -121,6 +121,8 @@ def test_an_invoice_is_what_was_used_times_what_it_costs(house, tmp_path):
         assert {"BilledCost", "ChargePeriodStart", "SubAccountName", "PricingQuantity", "x_PricePlan"} <= set(rows[0]), rows
         assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(invoice["total"])
         assert {row["SubAccountName"] for row in rows} == {"acme"}
+        assert {(row["ProviderName"], row["InvoiceIssuerName"], row["RegionId"]) for row in rows} == {
+            ("Example Compute", "Example Compute", "eu-central")}
     shown = cli(server, acme.key, "invoice", "show", "acme")
     assert "device_compute" in shown and f"total {invoice['total']} EUR" in shown
     month = datetime.now(timezone.utc).strftime("%Y-%m")

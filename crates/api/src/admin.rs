@@ -10,6 +10,7 @@ mod extract;
 mod keys;
 mod models;
 mod organisations;
+mod places;
 mod roles;
 mod shares;
 mod system;
@@ -32,6 +33,7 @@ pub use document::openapi;
 
 use extract::Refusal;
 pub(crate) use extract::Seen;
+use places::Places;
 
 /// What the admin handlers share.
 #[derive(Clone)]
@@ -41,6 +43,7 @@ pub(crate) struct AdminState {
     document: Arc<str>,
     /// How long a client may pause inside an upload.
     upload_pause: Duration,
+    bodies: Places,
 }
 
 /// All routes with their documentation.
@@ -99,7 +102,12 @@ fn routes() -> OpenApiRouter<AdminState> {
 /// The router of `/admin`.
 pub(crate) fn router(server: Arc<Server>, settings: &HttpSettings) -> axum::Router {
     let (router, _) = routes().split_for_parts();
-    let state = AdminState { server, document: openapi().into(), upload_pause: settings.body_timeout };
+    let state = AdminState {
+        server,
+        document: openapi().into(),
+        upload_pause: settings.body_timeout,
+        bodies: Places::default(),
+    };
     router
         .fallback(|| async { Refusal(ServiceError::new(ErrorCode::NotFound, "no such path under /admin")) })
         .method_not_allowed_fallback(|| async {

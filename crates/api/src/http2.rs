@@ -40,7 +40,7 @@ pub(crate) use answer::answer;
 use socket::Socket;
 
 /// The most requests of a connection at a time; a client that wants more waits or opens another.
-pub(crate) const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 256;
 /// How much of a body a client may send ahead of its being read, bytes: by request, and by connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use http::header::ALLOW;
 use http::{Request, StatusCode};
-use hyper::body::Body as _;
 use tenantry_server::Server;
 use tenantry_server::config::HttpSettings;
 use tenantry_types::{RequestId, ServiceError};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
@@ -17,15 +15,10 @@ use crate::grpc::Standard;
 use crate::pool::Pool;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::request_body::RequestBody;
-use crate::serve::most;
-use crate::{admin, http2, metrics, oauth, v1, v2};
+use crate::{admin, metrics, oauth, v1, v2};
 
 /// The path of a tenant in the admin API, in front of its name.
 const TENANTS: &str = "/admin/v1/tenants/";
-
-/// The fewest places for bodies of the admin API. Those of one connection never wait for each other: what has come of the
-/// waiting ones would take the connection's window, and none would come to its end.
-const MIN_ADMIN_BODIES: usize = http2::MAX_STREAMS as usize;
 
 /// What the edges share.
 pub(crate) struct Edge {
@@ -36,8 +29,6 @@ pub(crate) struct Edge {
     /// Cancelled when the server is told to stop.
     pub(crate) stopping: CancellationToken,
     admin: axum::Router,
-    /// Places for the admin API's requests with a body, which is held in memory whole.
-    admin_bodies: Semaphore,
 }
 
 /// Which listener a connection came to.
@@ -57,8 +48,7 @@ impl Edge {
         let admin = admin::router(Arc::clone(&server), &settings);
         let stopping = CancellationToken::new();
         let standard = Standard::new(stopping.clone()).await;
-        let admin_bodies = Semaphore::new(most(settings.max_connections).max(MIN_ADMIN_BODIES));
-        Self { server, settings, pool: Pool::new(places), standard, stopping, admin, admin_bodies }
+        Self { server, settings, pool: Pool::new(places), standard, stopping, admin }
     }
 
     /// Whether new connections are refused and old ones end with their current request.
@@ -107,8 +97,6 @@ impl Edge {
         mut request: Request<RequestBody>,
         id: RequestId,
     ) -> Result<axum::response::Response, Infallible> {
-        // Over HTTP/2 one connection may bring many bodies. In all there are as many as over HTTP/1.1: one a connection.
-        let place = if request.body().is_end_stream() { None } else { self.admin_bodies.acquire().await.ok() };
         request.extensions_mut().insert(id);
         let seen = admin::Seen::default();
         request.extensions_mut().insert(seen.clone());
@@ -124,7 +112,6 @@ impl Edge {
             // Before the answer: whoever was refused, and then asks, reads of it.
             self.server.record_refusals().await;
         }
-        drop(place);
         Ok(response)
     }
 }

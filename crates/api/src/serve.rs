@@ -171,7 +171,7 @@ pub async fn serve(
 }
 
 /// As many places as a setting says.
-pub(crate) fn most(places: u32) -> usize {
+fn most(places: u32) -> usize {
     usize::try_from(places).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 

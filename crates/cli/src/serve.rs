@@ -179,6 +179,7 @@ impl Running {
             tracing::info!(runtime = engine.version, cpu = engine.cpu, "the engine works");
             let config = ServerConfig {
                 data_dir: settings.data_dir.clone(),
+                billing: settings.billing.clone(),
                 identity: settings.identity.clone(),
                 limits: settings.limits.clone(),
             };

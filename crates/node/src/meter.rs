@@ -160,7 +160,9 @@ impl Node {
     /// A model that was loaded is in memory from now on. A published one that serves everybody is its owner's.
     pub(crate) fn residence(&self, load: &Load, worker: &Worker) -> Option<Box<dyn Residence>> {
         let payer = match load.placement.domain.data_owner {
-            DataOwner::Tenant(_) => load.payer,
+            DataOwner::Tenant(tenant) if tenant == load.payer.tenant => load.payer,
+            // Whoever asked has gone, and the load was the owner's; what is loaded is not.
+            DataOwner::Tenant(tenant) => LoadFor { tenant, deployment: None, key: None, ..load.payer },
             DataOwner::Any => {
                 LoadFor { tenant: load.placement.domain.model_owner, deployment: None, key: None, ..load.payer }
             }

@@ -107,7 +107,11 @@ impl Account {
     /// The record that follows on one of a residency.
     pub(crate) fn following(&self) -> Option<Arc<Self>> {
         let next = Self::new(&self.ledger, Attempted { admitted_ms: unix_ms(), ..self.attempted.clone() }, 0, None);
-        next.open().then_some(next)
+        if next.open() {
+            return Some(next);
+        }
+        next.forget();
+        None
     }
 
     /// How long it has been.
@@ -134,9 +138,20 @@ impl Account {
     }
 
     fn close_or_log(&self) {
-        if let Err(error) = self.close() {
-            // It was opened in the log, perhaps, and is closed as interrupted at the next start.
-            tracing::error!(error = &error as &dyn std::error::Error, "a usage record could not be closed");
+        let Err(error) = self.close() else { return };
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a usage record could not be closed; it is tried again"
+        );
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.closed, true) {
+            if self.attempted.kind == UsageKind::Inference && matches!(state.outcome, Outcome::Ok | Outcome::Cached) {
+                // Its answer has not left.
+                state.outcome = Outcome::Interrupted;
+            }
+            let used = self.used_by(&state);
+            self.ledger.closes_later(self.sequence, state.opened, &self.attempted, &used, unix_ms());
+            state.settle(self.attempted.kind, &used);
         }
     }
 
@@ -152,15 +167,25 @@ impl Account {
         if state.closed {
             return Ok(());
         }
-        let duration = state.duration.unwrap_or_else(|| self.began.elapsed());
-        let used = Used { outcome: state.outcome, duration_ns: nanos(duration), ..state.used };
+        let used = self.used_by(&state);
         self.ledger.closed(self.sequence, state.opened, &self.attempted, &used, unix_ms())?;
         state.closed = true;
-        // Budgets count what the ledger has, and nothing else.
-        if let Some(held) = state.held.take() {
-            held.settle(self.attempted.kind, used.outcome, &used);
-        }
+        state.settle(self.attempted.kind, &used);
         Ok(())
+    }
+
+    fn used_by(&self, state: &State) -> Used {
+        let duration = state.duration.unwrap_or_else(|| self.began.elapsed());
+        Used { outcome: state.outcome, duration_ns: nanos(duration), ..state.used }
+    }
+}
+
+impl State {
+    /// Budgets count what the ledger has, and nothing else.
+    fn settle(&mut self, kind: UsageKind, used: &Used) {
+        if let Some(held) = self.held.take() {
+            held.settle(kind, used.outcome, used);
+        }
     }
 }
 
@@ -244,27 +269,13 @@ impl Server {
     /// Syncs the log, with what the slots have done by now, and brings the books up to it. `last`: nothing comes after it.
     pub(crate) async fn sync_ledger(&self, last: bool) {
         let Some(ledger) = &self.ledger else { return };
-        let slots = ledger.slots(unix_ms(), self.node.slot_time(), last);
-        let synced = {
-            let ledger = Arc::clone(ledger);
-            tokio::task::spawn_blocking(move || ledger.sync())
-                .await
-                .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-        };
-        if let Err(error) = slots.and_then(|()| synced.map_err(LedgerError::from)) {
-            tracing::error!(error = &error as &dyn std::error::Error, "the usage ledger cannot be brought to the disk");
+        if let Err(error) = ledger.slots(unix_ms(), self.node.slot_time(), last) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the usage ledger cannot be written");
         }
         let mut books = self.books.lock().await;
         let Some(books) = books.as_mut() else { return };
         match books.carry().await {
             Ok(carried) => {
-                if carried.damaged > 0 {
-                    tracing::error!(
-                        files = carried.damaged,
-                        "files of the usage ledger are damaged in their middle, and what was behind it is not billed; they are kept, \
-                         with names that end in `.damaged`"
-                    );
-                }
                 if carried.interrupted > 0 || carried.torn > 0 {
                     tracing::warn!(
                         interrupted = carried.interrupted,
@@ -323,7 +334,7 @@ impl LoadMeters for Loads {
     fn residence(&self, load: LoadFor, bytes: u64) -> Option<Box<dyn Residence>> {
         let server = self.0.upgrade()?;
         let account = server.account_of(UsageKind::Residency, &load)?;
-        Some(Box::new(server.residences.begin(account, bytes)?))
+        Some(Box::new(server.residences.begin(account, bytes)))
     }
 }
 

@@ -35,15 +35,12 @@ impl Drop for Stay {
 }
 
 impl Residences {
-    /// A model is loaded from now on; nothing where that cannot be recorded.
-    pub(crate) fn begin(&self, account: Arc<Account>, bytes: u64) -> Option<Stay> {
-        if !account.open() {
-            account.forget();
-            return None;
-        }
+    /// A model is loaded from now on. Where that cannot be written now, a kill loses what nobody wrote down.
+    pub(crate) fn begin(&self, account: Arc<Account>, bytes: u64) -> Stay {
+        let _ = account.open();
         let resident = Arc::new(Resident { bytes, account: Mutex::new(Some(account)) });
         self.0.lock().push(Arc::downgrade(&resident));
-        Some(Stay(resident))
+        Stay(resident)
     }
 
     /// Ends the records that have become long enough, and begins the next ones.
@@ -69,9 +66,11 @@ impl Resident {
     fn follow_on(&self, after: Duration) {
         let mut account = self.account.lock();
         if let Some(now) = account.as_ref().filter(|account| account.age() >= after) {
-            let next = now.following();
-            now.resided(self.bytes);
-            *account = next;
+            // Where the next one cannot be begun, this one becomes longer.
+            if let Some(next) = now.following() {
+                now.resided(self.bytes);
+                *account = Some(next);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tenantry_bill::Parties;
 use tenantry_node::Layer;
 use tenantry_node::Node;
 use tenantry_policy::PolicyError;
@@ -51,6 +52,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 pub struct ServerConfig {
     /// The folder in which the first start leaves `admin.key`.
     pub data_dir: PathBuf,
+    /// Who sells what is used.
+    pub billing: Parties,
     /// Who is believed besides the holders of keys.
     pub identity: IdentitySettings,
     /// What the service bounds.
@@ -105,6 +108,8 @@ pub struct Server {
     /// What tenants may use in a period.
     pub(crate) budgets: BudgetBook,
     pub(crate) residences: Residences,
+    /// Who sells what is used.
+    pub(crate) parties: Parties,
     /// The revision of the routing table in force; whoever waits for a change of desired state waits on it.
     pub(crate) routed: watch::Sender<u64>,
     /// Replicas that somebody waits to see unloaded.
@@ -167,6 +172,7 @@ impl Server {
             books: tokio::sync::Mutex::new(books),
             budgets: BudgetBook::default(),
             residences: Residences::default(),
+            parties: config.billing,
             limits: Arc::new(config.limits),
             store,
             node,

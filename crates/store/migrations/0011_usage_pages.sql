@@ -15,6 +15,7 @@ CREATE TABLE usage_pages (
     UNIQUE (boot_id, tenant_number, first_sequence)
 );
 CREATE INDEX usage_pages_by_tenant ON usage_pages (tenant_number, boot_id, page);
+CREATE INDEX usage_pages_by_sequence ON usage_pages (boot_id, first_sequence);
 
 INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, ended_ms, data)
 SELECT r.boot_id, ROW_NUMBER() OVER (PARTITION BY r.boot_id ORDER BY r.sequence), r.tenant_number, r.sequence, r.sequence, 1, b.at_ms, r.record

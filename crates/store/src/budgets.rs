@@ -203,27 +203,27 @@ impl Store {
         let mut left = MAX_SUMMED_RECORDS;
         for boot in boots {
             let mut below = i64::MAX;
-            while let Some(page) = page_below(&mut snapshot, number, boot, below).await? {
-                let page = Row::new(&page, Thing::Usage);
-                below = page.number("page")?;
-                // What ended before the window came before it, too.
-                if page.number("ended_ms")? < window.start_ms.saturating_sub(DISORDER_MS) {
+            'boot: loop {
+                let pages = pages_below(&mut snapshot, number, boot, below).await?;
+                if pages.is_empty() {
                     break;
                 }
-                let records = closed_of(&page)?;
-                if left == 0 {
-                    used.is_complete = false;
-                    return Ok(used);
-                }
-                left = left.saturating_sub(records.len());
-                for Closed { attempted, used: came_to, .. } in records {
-                    let is_in_scope = match scope {
-                        BudgetScope::Tenant => true,
-                        BudgetScope::Deployment(deployment) => attempted.deployment == Some(deployment),
-                        BudgetScope::Key(key) => attempted.key == Some(key),
-                    };
-                    let is_in_window = (window.start_ms..window.end_ms).contains(&attempted.admitted_ms);
-                    if is_in_scope && is_in_window && attempted.kind != UsageKind::Residency {
+                for page in &pages {
+                    let page = Row::new(page, Thing::Usage);
+                    below = page.number("page")?;
+                    let records = closed_of(&page)?;
+                    // What all came before the window has nothing after it that did not.
+                    let earliest_ms = window.start_ms.saturating_sub(DISORDER_MS);
+                    if records.iter().all(|record| record.ended_ms < earliest_ms) {
+                        break 'boot;
+                    }
+                    if left == 0 {
+                        used.is_complete = false;
+                        return Ok(used);
+                    }
+                    left = left.saturating_sub(records.len());
+                    let counted = records.into_iter().filter(|record| is_counted(record, scope, window));
+                    for Closed { attempted, used: came_to, .. } in counted {
                         let quantities = Quantities::of(attempted.kind, came_to.outcome, 1, &came_to);
                         let day = attempted.admitted_ms.div_euclid(DAY_MS);
                         used.amounts = add(used.amounts, &quantities, &prices, day, attempted.tier);
@@ -235,21 +235,33 @@ impl Store {
     }
 }
 
-/// The last page of a tenant and start below one.
-async fn page_below(
+/// Whether a record is of a scope and came in a window. Memory is in no budget.
+fn is_counted(record: &Closed, scope: BudgetScope, window: Window) -> bool {
+    let attempted = &record.attempted;
+    let is_in_scope = match scope {
+        BudgetScope::Tenant => true,
+        BudgetScope::Deployment(deployment) => attempted.deployment == Some(deployment),
+        BudgetScope::Key(key) => attempted.key == Some(key),
+    };
+    let is_in_window = (window.start_ms..window.end_ms).contains(&attempted.admitted_ms);
+    is_in_scope && is_in_window && attempted.kind != UsageKind::Residency
+}
+
+/// The last pages of a tenant and start below one, the last first.
+async fn pages_below(
     connection: &mut AnyConnection,
     tenant: i64,
     boot: i64,
     below: i64,
-) -> Result<Option<AnyRow>, sqlx::Error> {
+) -> Result<Vec<AnyRow>, sqlx::Error> {
     sqlx::query(
-        "SELECT page, first_sequence, ended_ms, data FROM usage_pages
-         WHERE tenant_number = $1 AND boot_id = $2 AND page < $3 ORDER BY page DESC LIMIT 1",
+        "SELECT page, first_sequence, data FROM usage_pages
+         WHERE tenant_number = $1 AND boot_id = $2 AND page < $3 ORDER BY page DESC LIMIT 64",
     )
     .bind(tenant)
     .bind(boot)
     .bind(below)
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await
 }
 

@@ -55,6 +55,14 @@ impl Kind {
         }
     }
 
+    /// What the session has besides that brings the tables to what this program knows: that may take long.
+    const fn migrating_session(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("SET statement_timeout = 0"),
+        }
+    }
+
     /// What a reading session has besides: no writes, and one snapshot a transaction (in SQLite's WAL that is so anyway).
     const fn reading_session(self) -> &'static str {
         match self {
@@ -91,8 +99,10 @@ impl Database {
                 },
             )
         };
+        let migrating = pool(1, kind.migrating_session()).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&migrating).await?;
+        migrating.close().await;
         let writer = pool(1, None).connect_with(options.clone()).await?;
-        MIGRATIONS.run(&writer).await?;
         let reader = pool(READERS, Some(kind.reading_session())).connect_with(options).await?;
         Ok(Self { kind, reader, writer })
     }

@@ -102,6 +102,9 @@ pub(crate) struct Given<T>(pub(crate) T);
 impl<T: DeserializeOwned + Send> FromRequest<AdminState> for Given<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, state: &AdminState) -> Result<Self, Refusal> {
+        let caller = request.extensions().get::<Seen>().and_then(|seen| seen.0.get());
+        let tenant = caller.ok_or_else(ServiceError::internal)?.tenant;
+        let _place = state.bodies.enter(tenant)?;
         let body = Limited::new(request.into_body(), MAX_ADMIN_BODY_BYTES).collect();
         let body = tokio::time::timeout(state.upload_pause, body).await.map_err(|_| {
             Refusal(ServiceError::new(

@@ -67,7 +67,12 @@ impl Running {
         let node = Node::start(node, spawner, exits).unwrap();
         let data_dir = folder.path().to_owned();
         let store = Store::open(&StoreConfig { database_url: None, data_dir: data_dir.clone() }).await.unwrap();
-        let config = ServerConfig { data_dir: data_dir.clone(), identity: settings.identity, limits: settings.limits };
+        let config = ServerConfig {
+            data_dir: data_dir.clone(),
+            billing: settings.billing,
+            identity: settings.identity,
+            limits: settings.limits,
+        };
         let server = Server::start(config, store, node).await.unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         (settings.http.listen, settings.http.grpc_listen, settings.http.metrics_listen) = (any, any, any);

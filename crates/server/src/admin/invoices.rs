@@ -1,7 +1,7 @@
 //! Invoices, from the books and the price plans. Whoever asks sees what was recorded until then.
 
 use tenantry_bill::period::Period;
-use tenantry_bill::{Billed, Invoice, Parties, focus_csv};
+use tenantry_bill::{Billed, Invoice, focus_csv};
 use tenantry_store::{UsageGroup, UsageQuery};
 use tenantry_types::{Action, ServiceError, TenantId, TenantName};
 
@@ -11,10 +11,6 @@ use crate::{Principal, Server, auth};
 
 /// The most days of an invoice: a leap year's.
 const MAX_DAYS: i64 = 366;
-/// Who sells, in the tools of finance people.
-const PROVIDER: &str = "Tenantry";
-/// What is sold.
-const SERVICE: &str = "Inference";
 
 impl Server {
     /// A tenant's invoice for some days. For those of the tenant who may see what it pays.
@@ -43,7 +39,7 @@ impl Server {
         tenant: &TenantName,
         period: Period,
     ) -> Result<String, ServiceError> {
-        Ok(focus_csv(&parties(), &[self.invoice(principal, tenant, period).await?]))
+        Ok(focus_csv(&self.parties, &[self.invoice(principal, tenant, period).await?]))
     }
 
     /// Everybody's, also of tenants that have gone since. For platform admins.
@@ -64,7 +60,7 @@ impl Server {
             };
             invoices.push(self.invoice_of(tenant, period).await.map_err(named)?);
         }
-        Ok(focus_csv(&parties(), &invoices))
+        Ok(focus_csv(&self.parties, &invoices))
     }
 
     async fn begin(&self, period: Period) -> Result<(), ServiceError> {
@@ -94,8 +90,4 @@ impl Server {
             organisation_name: organisation_name.map(|name| name.to_string()),
         }
     }
-}
-
-fn parties() -> Parties {
-    Parties { provider: PROVIDER.to_owned(), issuer: PROVIDER.to_owned(), region: None, service: SERVICE.to_owned() }
 }

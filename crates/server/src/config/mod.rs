@@ -303,6 +303,20 @@ table! {
 }
 
 table! {
+    /// Who sells what is used, as invoices in the columns of FOCUS say it.
+    BillingTable {
+        /// Who runs the server.
+        provider: String = "Tenantry".to_owned();
+        /// Who makes the invoices; absent: the provider.
+        issuer: Option<String> = None;
+        /// What is sold.
+        service: String = "Inference".to_owned();
+        /// Where the machine stands, such as `eu-central`.
+        region: Option<String> = None;
+    }
+}
+
+table! {
     /// Who is believed besides the holders of keys: `[[identity.issuer]]`, and `[identity.tokens]`.
     IdentityTable {
         /// OpenID providers and other issuers of signed tokens (JWT): see `[[identity.issuer]]`.
@@ -392,6 +406,8 @@ pub struct Config {
     pub audit: AuditTable,
     /// What everybody used.
     pub ledger: LedgerTable,
+    /// Who sells what is used.
+    pub billing: BillingTable,
     /// Who is believed besides the holders of keys.
     pub identity: IdentityTable,
     /// What the server writes about itself.
@@ -413,6 +429,7 @@ impl Default for Config {
             cache: CacheTable::default(),
             audit: AuditTable::default(),
             ledger: LedgerTable::default(),
+            billing: BillingTable::default(),
             identity: IdentityTable::default(),
             log: LogTable::default(),
         }

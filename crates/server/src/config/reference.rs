@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    AuditTable, CacheTable, Config, EncryptionTable, EngineTable, HttpTable, IdentityTable, IssuerTable, Key,
-    LedgerTable, LimitsTable, LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable, TokensTable,
-    VaultTable, WorkersTable,
+    AuditTable, BillingTable, CacheTable, Config, EncryptionTable, EngineTable, HttpTable, IdentityTable, IssuerTable,
+    Key, LedgerTable, LimitsTable, LogTable, QueueTable, SchedulerTable, SlotGroupTable, StoreTable, TlsTable,
+    TokensTable, VaultTable, WorkersTable,
 };
 
 /// The reference of all keys as Markdown; `docs/configuration.md` is this text.
@@ -22,7 +22,7 @@ pub fn reference() -> String {
         doc: " The folder of the database, the artefacts and the first administrator's key.",
     }];
     section(&mut page, None, " Outside any table.", &top, Some(&defaults));
-    let tables: [(&str, &str, &[Key]); 13] = [
+    let tables: [(&str, &str, &[Key]); 14] = [
         ("http", HttpTable::DOC, HttpTable::KEYS),
         ("store", StoreTable::DOC, StoreTable::KEYS),
         ("encryption", EncryptionTable::DOC, EncryptionTable::KEYS),
@@ -34,6 +34,7 @@ pub fn reference() -> String {
         ("cache", CacheTable::DOC, CacheTable::KEYS),
         ("audit", AuditTable::DOC, AuditTable::KEYS),
         ("ledger", LedgerTable::DOC, LedgerTable::KEYS),
+        ("billing", BillingTable::DOC, BillingTable::KEYS),
         ("identity", IdentityTable::DOC, IdentityTable::KEYS),
         ("log", LogTable::DOC, LogTable::KEYS),
     ];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tenantry_bill::Parties;
 use tenantry_node::{Layer, Layers, Level, SuspendBy, WorkerStart};
 use tenantry_sched::Policy;
 
@@ -12,7 +13,10 @@ use super::encryption::EncryptionSettings;
 use super::identity::IdentitySettings;
 use super::slots;
 use super::transport::{self, TlsSettings};
-use super::{ByteSize, Config, Span};
+use super::{BillingTable, ByteSize, Config, Span};
+
+/// The most characters of the names on an invoice.
+const MAX_PARTY_CHARS: usize = 200;
 
 /// Values that contradict each other or cannot work. The text names the keys and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +56,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// How it is chosen what runs next.
     pub scheduler: SchedulerSettings,
+    /// Who sells what is used.
+    pub billing: Parties,
     /// Who is believed besides the holders of keys.
     pub identity: IdentitySettings,
     /// What the service bounds.
@@ -246,6 +252,31 @@ impl Limits {
     }
 }
 
+/// Who sells what is used, by the configuration.
+fn parties(table: &BillingTable) -> Result<Parties, SettingsError> {
+    let BillingTable { provider, issuer, service, region } = table;
+    let texts = [
+        ("billing.provider", Some(provider)),
+        ("billing.issuer", issuer.as_ref()),
+        ("billing.service", Some(service)),
+        ("billing.region", region.as_ref()),
+    ];
+    for (key, text) in texts {
+        let is_good =
+            |text: &String| (1..=MAX_PARTY_CHARS).contains(&text.chars().count()) && !text.contains(char::is_control);
+        if !text.is_none_or(is_good) {
+            let problem = format!("must have from 1 to {MAX_PARTY_CHARS} characters, and no control characters");
+            return Err(SettingsError { key, problem });
+        }
+    }
+    Ok(Parties {
+        provider: provider.clone(),
+        issuer: issuer.as_ref().unwrap_or(provider).clone(),
+        region: region.clone(),
+        service: service.clone(),
+    })
+}
+
 impl Settings {
     /// Resolves and checks a configuration.
     ///
@@ -257,6 +288,7 @@ impl Settings {
         let layout = slots::layout(workers.slots, workers.slot_cores, &slots::processors(&workers.cpus))?;
         slots::check_groups(&workers.group, layout.slots)?;
         Ok(Self {
+            billing: parties(&config.billing)?,
             data_dir: config.data_dir.clone(),
             database_url: config.store.database_url.clone(),
             encryption: EncryptionSettings::from_table(&config.encryption, &config.data_dir)?,

@@ -56,6 +56,8 @@ fn contradictions_are_refused_and_name_the_key() {
     assert_eq!(refused("[workers]\nmax_arena = \"64MiB\"").key, "workers.max_arena");
     assert_eq!(refused("[limits]\ndefault_timeout = \"1h\"").key, "limits.default_timeout");
     assert_eq!(refused("[workers]\nrun_timeout = \"0s\"").key, "workers.run_timeout");
+    assert_eq!(refused("[billing]\nprovider = \"\"").key, "billing.provider");
+    assert_eq!(refused("[billing]\nregion = \"a\\nb\"").key, "billing.region");
     assert!(refused("[workers]\nslots = 0").to_string().contains("at least 1"));
 }
 

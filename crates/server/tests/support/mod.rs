@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use tempfile::TempDir;
 use tenantry_node::{Layers, Node, NodeConfig};
 use tenantry_server::admin::{DeploymentChange, ModelChange, NewKey, NewVersion, VersionInfo, VersionState};
-use tenantry_server::config::{IdentitySettings, Limits};
+use tenantry_server::config::{Config, Limits, Settings};
 use tenantry_server::{
     ADMIN_KEY_FILE, Inferred, OPERATOR_TENANT, Presented, Principal, Role, Server, ServerConfig, Sharing,
 };
@@ -72,7 +72,9 @@ impl World {
         let node = Node::start(change_node(config), spawner, exits).unwrap();
         let mut limits = Limits::defaults();
         change(&mut limits);
-        let config = ServerConfig { data_dir: folder.to_owned(), identity: IdentitySettings::default(), limits };
+        let settings = Settings::from_config(&Config::default()).unwrap();
+        let (billing, identity) = (settings.billing, settings.identity);
+        let config = ServerConfig { data_dir: folder.to_owned(), billing, identity, limits };
         let server = Server::start(config, store, Arc::clone(&node)).await.unwrap();
         Self { server, node, folder: folder.to_owned(), _own: None }
     }

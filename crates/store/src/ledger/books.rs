@@ -62,20 +62,18 @@ impl Bookkeeper {
         if self.taken.is_some() {
             self.carry_taken(&mut carried).await?;
         }
+        // What one start left and cannot be read holds up nobody else's.
+        let earlier = self.carry_earlier_ones(&mut carried).await;
         self.taken = Some(self.ledger.take());
-        let mut outcome = self.carry_all(&mut carried).await;
-        if outcome.is_ok() {
-            outcome = self.remove_spent().await;
-        }
-        outcome.map(|()| carried)
+        let this = self.carry_taken(&mut carried).await;
+        let removed = self.remove_spent().await;
+        earlier.and(this).and(removed).map(|()| carried)
     }
 
-    /// What was taken, and the starts before this one.
-    async fn carry_all(&mut self, carried: &mut Carried) -> Result<(), WriteError> {
-        // What one start left and cannot be read holds up nobody else's.
-        let mut outcome = self.carry_taken(carried).await;
+    async fn carry_earlier_ones(&mut self, carried: &mut Carried) -> Result<(), WriteError> {
         let mut files = self.files().await?;
         files.remove(&self.ledger.boot());
+        let mut outcome = Ok(());
         for (boot, files) in files {
             outcome = outcome.and(self.carry_earlier(boot, files, carried).await);
         }
@@ -98,6 +96,10 @@ impl Bookkeeper {
     /// What was taken. Whatever a call was interrupted in, the next one finds by the mark whether it was done.
     async fn carry_taken(&mut self, carried: &mut Carried) -> Result<(), WriteError> {
         let boot = self.ledger.boot();
+        // To the disk first: after a power failure the books must not know more than the log, or the next start would close as
+        // interrupted what they have.
+        let ledger = Arc::clone(&self.ledger);
+        blocking(move || ledger.sync()).await?;
         let mut mark = match self.mark.take() {
             Some(mark) => mark,
             None => post::mark(&self.store, self.ledger.node(), boot).await?.mark(),
@@ -174,6 +176,13 @@ impl Bookkeeper {
         }
         carried.torn += reading.torn;
         carried.damaged += reading.damaged.len() as u64;
+        if !reading.damaged.is_empty() {
+            tracing::error!(
+                files = reading.damaged.len(),
+                "files of the usage ledger are damaged in their middle, and what was behind it is not billed; they are kept, with \
+                 names that end in `.damaged`"
+            );
+        }
         self.remove(boot, files, reading.damaged).await
     }
 

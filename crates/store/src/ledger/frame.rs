@@ -103,16 +103,21 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Opens a file at the beginning of a frame.
-    pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
+    /// Opens a file at the beginning of a frame. `format`: the form it is in, where its first frame lies before.
+    pub(super) fn open(path: &Path, offset: u64, format: u16) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file: BufReader::new(file), format: FORMAT, offset, buffer: Vec::new() })
+        Ok(Self { file: BufReader::new(file), format, offset, buffer: Vec::new() })
     }
 
     /// Where the next frame begins.
     pub(super) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The form it is in.
+    pub(super) fn format(&self) -> u16 {
+        self.format
     }
 
     /// The next whole frame; nothing at the end, and nothing where what follows is not (yet) a whole frame.

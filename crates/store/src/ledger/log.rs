@@ -21,6 +21,8 @@ const NODE_FILE: &str = "node";
 const USUAL_BYTES: usize = 192;
 /// A file that is as long is followed by the next one.
 const FILE_BYTES: u64 = 32 << 20;
+/// The most records that are remembered while the disk takes none. What is beyond is closed as interrupted by the next start.
+const MAX_OWED: usize = 10_000;
 /// The most bytes of records that wait in memory for the books. Beyond that they read them from the files.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 
@@ -73,6 +75,18 @@ struct Open {
     attempts: BTreeMap<u32, u64>,
     /// What was closed and waits for the books, from somewhere on; nothing: it was too much.
     waiting: Option<(Mark, Posting)>,
+    /// What has ended and could not be written.
+    owed: Vec<Owed>,
+}
+
+/// An attempt that has ended, which the disk did not take.
+#[derive(Debug)]
+struct Owed {
+    sequence: u64,
+    opened: Option<Opened>,
+    attempted: Attempted,
+    used: Used,
+    ended_ms: i64,
 }
 
 /// A place in the log of a start: a file and how many bytes of it lie before.
@@ -196,11 +210,43 @@ impl Ledger {
         Ok(())
     }
 
+    /// The same for one that nobody waits for any more and that the disk did not take: it is written with what comes next, as far
+    /// as there is room to remember it.
+    pub fn closes_later(
+        &self,
+        sequence: u64,
+        opened: Option<Opened>,
+        attempted: &Attempted,
+        used: &Used,
+        ended_ms: i64,
+    ) {
+        let mut open = self.open.lock();
+        if open.owed.len() < MAX_OWED {
+            open.owed.push(Owed { sequence, opened, attempted: attempted.clone(), used: *used, ended_ms });
+        }
+    }
+
+    /// Writes what the disk did not take before.
+    fn pay(&self) -> Result<(), LedgerError> {
+        let owed = std::mem::take(&mut self.open.lock().owed);
+        let mut owed = owed.into_iter();
+        while let Some(one) = owed.next() {
+            if let Err(error) = self.closed(one.sequence, one.opened, &one.attempted, &one.used, one.ended_ms) {
+                let mut open = self.open.lock();
+                open.owed.push(one);
+                open.owed.extend(owed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what the slots have done by now; `last` where the start ends in order and this is its last word.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub fn slots(&self, at_ms: i64, time: SlotTime, last: bool) -> Result<(), LedgerError> {
+        self.pay()?;
         let mut room = Room::new();
         let frame = room.encode(&Written::Slots { at_ms, time, last })?;
         let mut open = self.open.lock();
@@ -293,6 +339,7 @@ impl Open {
             torn: false,
             attempts: BTreeMap::new(),
             waiting: Some((Mark { file: number, bytes }, Posting::default())),
+            owed: Vec::new(),
         }
     }
 
@@ -333,11 +380,14 @@ struct Begun {
 
 fn begin_file(folder: &Path, node: NodeId, boot: BootId, started_ms: i64, number: u32) -> Result<Begun, LedgerError> {
     let path = folder.join(file_name(boot, number));
-    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
     let mut room = Room::new();
     let begin = room.encode(&Written::Begin { format: FORMAT, node, boot, started_ms })?;
-    file.write_all(begin.bytes())?;
-    sync_folder(folder)?;
+    if let Err(error) = file.write_all(begin.bytes()).and_then(|()| sync_folder(folder)) {
+        // A full disk shall not be filled with empty files; one that cannot be removed is read as one that is torn.
+        let _ = std::fs::remove_file(&path);
+        return Err(error.into());
+    }
     Ok(Begun { file: Arc::new(file), number, bytes: begin.bytes().len() as u64 })
 }
 

@@ -19,6 +19,8 @@ const FIRST_BYTES: usize = 1 << 10;
 /// A page in the making.
 #[derive(Debug)]
 pub(super) struct Page {
+    /// Its place among the pages that were filled together.
+    pub(super) order: usize,
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) records: u64,
@@ -29,12 +31,12 @@ pub(super) struct Page {
 
 impl Page {
     /// With one record.
-    pub(super) fn new(sequence: u64, ended_ms: i64, record: &[u8]) -> Self {
+    pub(super) fn new(order: usize, sequence: u64, ended_ms: i64, record: &[u8]) -> Self {
         // The form is below 128: one byte of a varint.
         let mut data = Vec::with_capacity(FIRST_BYTES);
         data.push(FORMAT.to_le_bytes()[0]);
         data.extend_from_slice(record);
-        Self { first: sequence, last: sequence, records: 1, ended_ms, data }
+        Self { order, first: sequence, last: sequence, records: 1, ended_ms, data }
     }
 
     /// Takes one more record; false where it is full.
@@ -98,7 +100,7 @@ mod tests {
             let bytes = room.encode(&Written::Closed { sequence, attempted, used, ended_ms: *ended_ms }).unwrap();
             let taken = match &mut page {
                 Some(page) => page.add(sequence, 9, bytes.closed()),
-                none => none.insert(Page::new(sequence, 9, bytes.closed())).records == 1,
+                none => none.insert(Page::new(0, sequence, 9, bytes.closed())).records == 1,
             };
             if !taken {
                 break;

@@ -67,10 +67,10 @@ pub(super) async fn post(
     let mut transaction = store.inner.database.append().await?;
     let boot = move_mark(&mut transaction, node, step, posting).await?;
     let mut next = 1 + pages_of(&mut transaction, boot).await?;
-    // Those of all tenants in the order of their records, as near as pages can have it.
+    // In the order in which they were begun: of one tenant, what ended later comes later.
     let mut pages: Vec<(TenantId, &Page)> =
         posting.pages.iter().flat_map(|(tenant, pages)| pages.iter().map(move |page| (*tenant, page))).collect();
-    pages.sort_by_key(|(_, page)| page.first);
+    pages.sort_by_key(|(_, page)| page.order);
     let mut met = BTreeMap::new();
     for (tenant, page) in pages {
         let number = match numbers.get(&tenant).or_else(|| met.get(&tenant)) {

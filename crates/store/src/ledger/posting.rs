@@ -42,6 +42,8 @@ pub(super) struct Posting {
     pub(super) ended: bool,
     /// When the start was last heard of.
     pub(super) last_ms: i64,
+    /// Pages that were begun.
+    begun: usize,
     /// Bytes of its pages.
     pub(super) bytes: usize,
 }
@@ -72,7 +74,8 @@ impl Posting {
     pub(super) fn add(&mut self, sequence: u64, attempted: &Attempted, used: &Used, ended_ms: i64, record: &[u8]) {
         let pages = self.pages.entry(attempted.tenant).or_default();
         if !pages.last_mut().is_some_and(|page| page.add(sequence, ended_ms, record)) {
-            pages.push(Page::new(sequence, ended_ms, record));
+            pages.push(Page::new(self.begun, sequence, ended_ms, record));
+            self.begun += 1;
         }
         let Attempted { tenant, deployment, version, tier, kind, .. } = *attempted;
         let day = ended_ms.div_euclid(DAY_MS);

@@ -13,8 +13,9 @@ use crate::limits::MAX_USAGE_PAGE;
 use crate::rows::Row;
 use crate::{ReadError, Store, Thing};
 
-/// Pages that are read in one go.
-const PAGES_AT_A_TIME: i64 = 8;
+/// Pages that are read in one go: at first, and at most.
+const PAGES_AT_FIRST: i64 = 8;
+const MOST_PAGES: i64 = 512;
 
 /// What usage is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,7 +163,7 @@ impl Store {
     }
 
     /// Records one by one, those of a start together in the order in which they came into the books, from after one on; at most
-    /// [`MAX_USAGE_PAGE`]. Whoever goes on after the last one misses none, whenever it began.
+    /// [`MAX_USAGE_PAGE`]. Of one start, whoever goes on after the last one misses none, whenever it began.
     pub async fn usage_records(
         &self,
         tenant: Option<TenantId>,
@@ -180,13 +181,13 @@ impl Store {
             "SELECT b.node AS node, b.boot AS boot, p.boot_id AS boot_id, p.page AS page, p.first_sequence AS first_sequence,
                  p.data AS data
              FROM usage_pages p JOIN usage_boots b ON b.id = p.boot_id
-             WHERE (p.boot_id > $1 OR (p.boot_id = $1 AND p.page >= $2)) {of_tenant} ORDER BY p.boot_id, p.page LIMIT $3"
+             WHERE (p.boot_id, p.page) >= ($1, $2) {of_tenant} ORDER BY p.boot_id, p.page LIMIT $3"
         );
-        let mut records = Vec::new();
+        let (mut records, mut pages_at_a_time) = (Vec::new(), PAGES_AT_FIRST);
         loop {
             // Nothing in it but names of ours.
             let mut sql =
-                sqlx::query(AssertSqlSafe(statement.clone())).bind(place.boot).bind(place.page).bind(PAGES_AT_A_TIME);
+                sqlx::query(AssertSqlSafe(statement.clone())).bind(place.boot).bind(place.page).bind(pages_at_a_time);
             if let Some(tenant) = tenant {
                 sql = sql.bind(tenant.to_string());
             }
@@ -203,9 +204,11 @@ impl Store {
                 }));
                 place = Place { boot: at.0, page: at.1 + 1, records: 0 };
             }
-            if records.len() >= limit || (pages.len() as i64) < PAGES_AT_A_TIME {
+            if records.len() >= limit || (pages.len() as i64) < pages_at_a_time {
                 return Ok(records);
             }
+            // They are small: there may be many of one record.
+            pages_at_a_time = MOST_PAGES.min(pages_at_a_time * 4);
         }
     }
 
@@ -273,29 +276,32 @@ async fn place_after(
     tenant: Option<TenantId>,
     after: UsageKey,
 ) -> Result<Place, ReadError> {
-    let not_found = ReadError::NotFound(Thing::Usage);
-    let of_tenant = of_tenant(tenant, "$4");
+    let of_tenant = of_tenant(tenant, "$5");
     let statement = format!(
         "SELECT p.boot_id AS boot_id, p.page AS page, p.first_sequence AS first_sequence, p.data AS data
          FROM usage_pages p JOIN usage_boots b ON b.id = p.boot_id
-         WHERE b.node = $1 AND b.boot = $2 AND p.first_sequence <= $3 AND p.last_sequence >= $3 {of_tenant}"
+         WHERE b.node = $1 AND b.boot = $2 AND p.first_sequence <= $3 AND p.last_sequence >= $3 {of_tenant}
+         ORDER BY p.first_sequence DESC LIMIT 1 OFFSET $4"
     );
-    // Nothing in it but names of ours.
-    let mut sql = sqlx::query(AssertSqlSafe(statement))
-        .bind(after.node.to_string())
-        .bind(after.boot.to_string())
-        .bind(signed(after.sequence));
-    if let Some(tenant) = tenant {
-        sql = sql.bind(tenant.to_string());
-    }
-    for page in sql.fetch_all(connection).await? {
+    // From the nearest back: as a rule it is among the first ones.
+    for passed in 0_i64.. {
+        // Nothing in it but names of ours.
+        let mut sql = sqlx::query(AssertSqlSafe(statement.clone()))
+            .bind(after.node.to_string())
+            .bind(after.boot.to_string())
+            .bind(signed(after.sequence))
+            .bind(passed);
+        if let Some(tenant) = tenant {
+            sql = sql.bind(tenant.to_string());
+        }
+        let Some(page) = sql.fetch_optional(&mut *connection).await? else { break };
         let page = Row::new(&page, Thing::Usage);
         let position = closed_of(&page)?.iter().position(|closed| closed.sequence == after.sequence);
         if let Some(position) = position {
             return Ok(Place { boot: page.number("boot_id")?, page: page.number("page")?, records: position + 1 });
         }
     }
-    Err(not_found)
+    Err(ReadError::NotFound(Thing::Usage))
 }
 
 fn of_tenant(tenant: Option<TenantId>, place: &str) -> String {

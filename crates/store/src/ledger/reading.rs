@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tenantry_types::BootId;
 use tenantry_types::usage::{Attempted, Outcome, Used};
 
-use super::frame::{Frame, Frames, MAX_FRAME_BYTES, Room, Written};
+use super::frame::{FORMAT, Frame, Frames, MAX_FRAME_BYTES, Room, Written};
 use super::log::{LedgerError, Mark, file_name};
 use super::posting::Posting;
 
@@ -23,6 +23,8 @@ pub(super) struct Reading {
     until: Option<Mark>,
     /// How far it has come.
     pub(super) at: Mark,
+    /// The form of the file it is in.
+    format: u16,
     /// What was opened and not closed by now.
     opened: HashMap<u64, Attempted>,
     last_ms: i64,
@@ -35,7 +37,7 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn new(folder: PathBuf, boot: BootId, files: BTreeSet<u32>, from: Mark, until: Option<Mark>) -> Self {
         let (opened, damaged) = (HashMap::new(), BTreeSet::new());
-        Self { folder, boot, files, until, at: from, opened, last_ms: 0, torn: 0, damaged }
+        Self { folder, boot, files, until, at: from, format: FORMAT, opened, last_ms: 0, torn: 0, damaged }
     }
 
     /// Reads on. What lies before the mark is in the books. True: that was all. Blocks.
@@ -48,11 +50,11 @@ impl Reading {
                 self.at = Mark { file, bytes: 0 };
             }
             let path = self.folder.join(file_name(self.boot, file));
-            let mut frames = Frames::open(&path, self.at.bytes)?;
+            let mut frames = Frames::open(&path, self.at.bytes, self.format)?;
             while is_behind(self)
                 && let Some(frame) = frames.next()?
             {
-                self.at.bytes = frames.offset();
+                (self.at.bytes, self.format) = (frames.offset(), frames.format());
                 let is_new = self.at > mark;
                 self.take(frame, is_new, &mut posting)?;
                 if posting.records >= MAX_POSTED {
@@ -104,8 +106,9 @@ impl Reading {
     }
 
     /// With the time at which the start was last heard of.
-    fn dated(&self, posting: Posting) -> Posting {
-        Posting { last_ms: self.last_ms, ..posting }
+    fn dated(&self, mut posting: Posting) -> Posting {
+        posting.last_ms = self.last_ms;
+        posting
     }
 }
 
@@ -120,4 +123,47 @@ fn add(
     let record = room.encode(&Written::Closed { sequence, attempted, used, ended_ms })?;
     posting.add(sequence, attempted, used, ended_ms, record.closed());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tenantry_types::NodeId;
+    use tenantry_types::usage::DeviceTime;
+
+    use super::super::first::{self, Old};
+    use super::super::frame::tests::{attempted, framed};
+    use super::*;
+
+    #[test]
+    fn a_long_file_of_the_first_form_is_read_in_parts() {
+        let (folder, boot) = (tempfile::tempdir().unwrap(), BootId::from_parts(2, [5; 10]));
+        let mut file = std::fs::File::create(folder.path().join(file_name(boot, 1))).unwrap();
+        let begin = Old::Begin { format: first::FORMAT, node: NodeId::from_parts(1, [4; 10]), boot, started_ms: 9 };
+        let mut bytes = framed(&begin);
+        let records = MAX_POSTED + 50;
+        for sequence in 1..=records {
+            let used = first::Used {
+                outcome: Outcome::Ok,
+                duration_ns: sequence,
+                queue_ns: 0,
+                device: DeviceTime::default(),
+                cpu_ns: 0,
+                bytes_in: 0,
+                bytes_out: 0,
+                tokens: 0,
+            };
+            bytes.extend(framed(&Old::Closed { sequence, attempted: attempted(1), used, ended_ms: 10 }));
+        }
+        bytes.extend(framed(&Old::Opened { sequence: records + 1, attempted: attempted(1) }));
+        file.write_all(&bytes).unwrap();
+        let mut reading = Reading::new(folder.path().to_owned(), boot, [1].into(), Mark::default(), None);
+        let (first, done) = reading.read(Mark::default()).unwrap();
+        assert_eq!((first.records, done), (MAX_POSTED, false));
+        let (mut rest, done) = reading.read(Mark::default()).unwrap();
+        assert_eq!((rest.records, done, reading.torn, reading.damaged.len()), (50, true, 0, 0));
+        reading.interrupt(&mut rest).unwrap();
+        assert_eq!((rest.records, rest.interrupted), (51, 1));
+    }
 }

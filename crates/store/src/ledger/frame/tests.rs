@@ -28,6 +28,13 @@ fn closed(sequence: u64, ns: u64) -> Frame {
     Frame::Closed(Closed { sequence, attempted: attempted(sequence), used, ended_ms: 5 })
 }
 
+/// A record of the first form as it was written.
+pub(crate) fn framed(record: &Old) -> Vec<u8> {
+    let record = postcard::to_allocvec(record).unwrap();
+    let length = u32::try_from(record.len()).unwrap();
+    [&length.to_le_bytes()[..], &crc32fast::hash(&record).to_le_bytes(), &record].concat()
+}
+
 /// As it would be written.
 fn encode(frame: &Frame) -> Vec<u8> {
     let Frame::Closed(Closed { sequence, attempted, used, ended_ms }) = frame else { panic!("closed ones only") };
@@ -38,7 +45,7 @@ fn encode(frame: &Frame) -> Vec<u8> {
 fn read_all(bytes: &[u8]) -> (Vec<Frame>, u64) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let mut frames = Frames::open(file.path(), 0).unwrap();
+    let mut frames = Frames::open(file.path(), 0, FORMAT).unwrap();
     let mut read = Vec::new();
     while let Some(frame) = frames.next().unwrap() {
         read.push(frame);
@@ -110,20 +117,16 @@ fn a_file_of_the_first_form_is_read_and_one_of_a_later_is_not() {
         Old::Closed { sequence: 1, attempted: attempted(1), used, ended_ms: 7 },
         Old::Slots { at_ms: 8, time: SlotTime::default(), last: true },
     ];
-    let framed = |record: Vec<u8>| {
-        let length = u32::try_from(record.len()).unwrap();
-        [&length.to_le_bytes()[..], &crc32fast::hash(&record).to_le_bytes(), &record].concat()
-    };
-    let bytes: Vec<u8> = old.iter().flat_map(|frame| framed(postcard::to_allocvec(frame).unwrap())).collect();
+    let bytes: Vec<u8> = old.iter().flat_map(framed).collect();
     let (read, _) = read_all(&bytes);
     let [Frame::Begin { .. }, Frame::Opened { .. }, Frame::Closed(closed), Frame::Slots { .. }] = &read[..] else {
         panic!("{read:?}")
     };
     assert_eq!((closed.used.duration_ns, closed.used.tokens, closed.ended_ms), (1 << 50, 6, 7));
-    let later = framed(postcard::to_allocvec(&begin(FORMAT + 1)).unwrap());
+    let later = framed(&begin(FORMAT + 1));
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&later).unwrap();
-    Frames::open(file.path(), 0).unwrap().next().unwrap_err();
+    Frames::open(file.path(), 0, FORMAT).unwrap().next().unwrap_err();
 }
 
 proptest! {
