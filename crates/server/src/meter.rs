@@ -87,7 +87,11 @@ impl Bill {
     pub fn settle(self, bytes_out: u64) -> Result<(), ServiceError> {
         let Some(account) = self.account else { return Ok(()) };
         account.state.lock().used.bytes_out = bytes_out;
-        account.close().map_err(|_| unrecorded())
+        account.close().map_err(|_| {
+            // Nobody gets anything for it: not billed, whenever it is written.
+            account.state.lock().outcome = Outcome::Interrupted;
+            unrecorded()
+        })
     }
 }
 
@@ -145,10 +149,6 @@ impl Account {
         );
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.closed, true) {
-            if self.attempted.kind == UsageKind::Inference && matches!(state.outcome, Outcome::Ok | Outcome::Cached) {
-                // Its answer has not left.
-                state.outcome = Outcome::Interrupted;
-            }
             let used = self.used_by(&state);
             self.ledger.closes_later(self.sequence, state.opened, &self.attempted, &used, unix_ms());
             state.settle(self.attempted.kind, &used);
