@@ -232,13 +232,15 @@ def test_lists_and_ids_of_others_lead_nowhere(walls):
                    intruder.call("GET", f"{own}/deployments/acme/sums/share"),
                    intruder.call("GET", f"{own}/usage/records?after=" + walls.acme.expect(
                        "GET", "/admin/v1/tenants/acme/usage/records?limit=1")["records"][0]["id"])]
-        allowed = {"admin": [404, 404, 404, 404, 200], "invoker": [403, 404, 403, 404, 403],
+        allowed = {"admin": [404, 404, 404, 404, 404], "invoker": [403, 404, 403, 404, 403],
                    "deployer": [403, 404, 404, 404, 403], "viewer": [403, 404, 403, 404, 403],
-                   "auditor": [403, 404, 403, 404, 200], "everything": [404, 404, 404, 404, 200]}[role]
+                   "auditor": [403, 404, 403, 404, 404], "everything": [404, 404, 404, 404, 404]}[role]
         assert [reply.status for reply in refused] == allowed, [(reply.status, reply.body) for reply in refused]
         assert all(b"acme" not in reply.body.replace(b"acme/sums", b"") for reply in refused)
-        if allowed[-1] == 200:
-            assert refused[-1].json == {"records": []}
+        if allowed[-1] == 404:
+            # As one that there is not.
+            made_up = intruder.call("GET", f"{own}/usage/records?after=nod_{'0' * 32}/boo_{'0' * 32}/1")
+            assert made_up.status == 404 and made_up.json["error"] == refused[-1].json["error"]
     assert walls.state() == before
     assert walls.server.api(walls.key["key"]).infer("sums", INFER).status == 200
 
