@@ -40,7 +40,7 @@ pub(crate) async fn serve(entrance: Entrance, opened: Opened, edge: &Arc<Edge>) 
         biased;
         ended = &mut connection => ended,
         () = edge.stopping.cancelled() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tenantry_types::usage::{Attempted, SlotTime, UsageKey, Used};
 use tenantry_types::{BootId, NodeId};
 
-use super::frame::{FORMAT, Room, Written};
+use super::frame::{Closed, FORMAT, Room, Written};
 use super::posting::Posting;
 use crate::open::{id_parts, sync_folder};
 
@@ -75,18 +75,8 @@ struct Open {
     attempts: BTreeMap<u32, u64>,
     /// What was closed and waits for the books, from somewhere on; nothing: it was too much.
     waiting: Option<(Mark, Posting)>,
-    /// What has ended and could not be written.
-    owed: Vec<Owed>,
-}
-
-/// An attempt that has ended, which the disk did not take.
-#[derive(Debug)]
-struct Owed {
-    sequence: u64,
-    opened: Option<Opened>,
-    attempted: Attempted,
-    used: Used,
-    ended_ms: i64,
+    /// What has ended and the disk did not take.
+    owed: Vec<(Option<Opened>, Closed)>,
 }
 
 /// A place in the log of a start: a file and how many bytes of it lie before.
@@ -222,7 +212,7 @@ impl Ledger {
     ) {
         let mut open = self.open.lock();
         if open.owed.len() < MAX_OWED {
-            open.owed.push(Owed { sequence, opened, attempted: attempted.clone(), used: *used, ended_ms });
+            open.owed.push((opened, Closed { sequence, attempted: attempted.clone(), used: *used, ended_ms }));
         }
     }
 
@@ -230,10 +220,11 @@ impl Ledger {
     fn pay(&self) -> Result<(), LedgerError> {
         let owed = std::mem::take(&mut self.open.lock().owed);
         let mut owed = owed.into_iter();
-        while let Some(one) = owed.next() {
-            if let Err(error) = self.closed(one.sequence, one.opened, &one.attempted, &one.used, one.ended_ms) {
+        while let Some((opened, record)) = owed.next() {
+            let Closed { sequence, attempted, used, ended_ms } = &record;
+            if let Err(error) = self.closed(*sequence, opened, attempted, used, *ended_ms) {
                 let mut open = self.open.lock();
-                open.owed.push(one);
+                open.owed.push((opened, record));
                 open.owed.extend(owed);
                 return Err(error);
             }
