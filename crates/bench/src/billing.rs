@@ -103,8 +103,8 @@ async fn fill(database: &Path, records: u64) -> Result<()> {
     let pages = i64::try_from(records)? / of_page.max(1);
     sqlx::query(
         "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < $1)
-         INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, ended_ms, data)
-         SELECT boot_id, $2 + n, tenant_number, $2 + n * records, $2 + n * records + records - 1, records, ended_ms, data
+         INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, data)
+         SELECT boot_id, $2 + n, tenant_number, $2 + n * records, $2 + n * records + records - 1, records, data
          FROM number, (SELECT * FROM usage_pages ORDER BY records DESC LIMIT 1)",
     )
     .bind(pages.max(1))

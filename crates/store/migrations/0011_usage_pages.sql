@@ -8,8 +8,6 @@ CREATE TABLE usage_pages (
     first_sequence BIGINT NOT NULL,
     last_sequence BIGINT NOT NULL,
     records BIGINT NOT NULL,
-    -- When the latest of them ended.
-    ended_ms BIGINT NOT NULL,
     data BYTEA NOT NULL,
     PRIMARY KEY (boot_id, page),
     UNIQUE (boot_id, tenant_number, first_sequence)
@@ -17,9 +15,9 @@ CREATE TABLE usage_pages (
 CREATE INDEX usage_pages_by_tenant ON usage_pages (tenant_number, boot_id, page);
 CREATE INDEX usage_pages_by_sequence ON usage_pages (boot_id, first_sequence);
 
-INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, ended_ms, data)
-SELECT r.boot_id, ROW_NUMBER() OVER (PARTITION BY r.boot_id ORDER BY r.sequence), r.tenant_number, r.sequence, r.sequence, 1, b.at_ms, r.record
-FROM usage_records r JOIN usage_boots b ON b.id = r.boot_id;
+INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, data)
+SELECT r.boot_id, ROW_NUMBER() OVER (PARTITION BY r.boot_id ORDER BY r.sequence), r.tenant_number, r.sequence, r.sequence, 1, r.record
+FROM usage_records r;
 DROP TABLE usage_records;
 
 ALTER TABLE usage_days ADD COLUMN resident_byte_seconds BIGINT NOT NULL DEFAULT 0;

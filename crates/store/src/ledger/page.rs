@@ -24,23 +24,21 @@ pub(super) struct Page {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) records: u64,
-    /// When the latest of them ended.
-    pub(super) ended_ms: i64,
     pub(super) data: Vec<u8>,
 }
 
 impl Page {
     /// With one record.
-    pub(super) fn new(order: usize, sequence: u64, ended_ms: i64, record: &[u8]) -> Self {
+    pub(super) fn new(order: usize, sequence: u64, record: &[u8]) -> Self {
         // The form is below 128: one byte of a varint.
         let mut data = Vec::with_capacity(FIRST_BYTES);
         data.push(FORMAT.to_le_bytes()[0]);
         data.extend_from_slice(record);
-        Self { order, first: sequence, last: sequence, records: 1, ended_ms, data }
+        Self { order, first: sequence, last: sequence, records: 1, data }
     }
 
     /// Takes one more record; false where it is full.
-    pub(super) fn add(&mut self, sequence: u64, ended_ms: i64, record: &[u8]) -> bool {
+    pub(super) fn add(&mut self, sequence: u64, record: &[u8]) -> bool {
         if self.data.len() >= FULL_BYTES {
             return false;
         }
@@ -48,7 +46,6 @@ impl Page {
         self.first = self.first.min(sequence);
         self.last = self.last.max(sequence);
         self.records += 1;
-        self.ended_ms = self.ended_ms.max(ended_ms);
         true
     }
 }
@@ -99,8 +96,8 @@ mod tests {
             let mut room = Room::new();
             let bytes = room.encode(&Written::Closed { sequence, attempted, used, ended_ms: *ended_ms }).unwrap();
             let taken = match &mut page {
-                Some(page) => page.add(sequence, 9, bytes.closed()),
-                none => none.insert(Page::new(0, sequence, 9, bytes.closed())).records == 1,
+                Some(page) => page.add(sequence, bytes.closed()),
+                none => none.insert(Page::new(0, sequence, bytes.closed())).records == 1,
             };
             if !taken {
                 break;

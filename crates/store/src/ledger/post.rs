@@ -172,8 +172,8 @@ async fn add_page(
     page: &Page,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, ended_ms, data)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO usage_pages (boot_id, page, tenant_number, first_sequence, last_sequence, records, data)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(boot)
     .bind(number)
@@ -181,7 +181,6 @@ async fn add_page(
     .bind(signed(page.first))
     .bind(signed(page.last))
     .bind(signed(page.records))
-    .bind(page.ended_ms)
     .bind(page.data.as_slice())
     .execute(connection)
     .await?;

@@ -73,8 +73,8 @@ impl Posting {
     /// Takes a closed record, with its bytes as a page has them.
     pub(super) fn add(&mut self, sequence: u64, attempted: &Attempted, used: &Used, ended_ms: i64, record: &[u8]) {
         let pages = self.pages.entry(attempted.tenant).or_default();
-        if !pages.last_mut().is_some_and(|page| page.add(sequence, ended_ms, record)) {
-            pages.push(Page::new(self.begun, sequence, ended_ms, record));
+        if !pages.last_mut().is_some_and(|page| page.add(sequence, record)) {
+            pages.push(Page::new(self.begun, sequence, record));
             self.begun += 1;
         }
         let Attempted { tenant, deployment, version, tier, kind, .. } = *attempted;
